@@ -1,0 +1,1 @@
+//! Benchmarks of tokenmill; see `docs/performance.md`.
