@@ -1,0 +1,10 @@
+//! CPU kernels: each a scalar reference that defines the result, with SIMD variants chosen at run time.
+//!
+//! Results never depend on the number of rows computed together or on the number of threads: every output element is
+//! summed in one fixed order. Public functions check lengths at the entry and are safe to call.
+
+pub mod isa;
+pub mod matrix;
+pub mod pool;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
