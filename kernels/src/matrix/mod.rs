@@ -1,0 +1,68 @@
+//! Packed weight matrices and their products with activations.
+//!
+//! A weight is packed once, into panels of 32 output columns that every variant and every number of tokens reads
+//! (`layout.rs`); nothing is kept twice. Float weights meet f32 activations; block-quantised weights meet activations
+//! quantised to 8 bits per 32 elements (`input.rs`).
+//!
+//! Every output element is summed in one fixed order along K, whatever the number of tokens, the register tile or the
+//! split over threads: a token's result never depends on its neighbours. Different variants of a float product may differ in
+//! the last bits (fused or separate multiply and add).
+//!
+//! A NaN or infinite activation makes the outputs of its token NaN (or infinite, for float weights), never plausible
+//! numbers. `vdpbf16ps` is deliberately not used: it would round activations to bf16.
+
+mod input;
+mod layout;
+mod product;
+mod reference;
+
+use crate::isa::{Isa, Variant, select};
+use crate::pool::ThreadPool;
+
+pub use input::Scratch;
+pub use layout::{PackError, PackedMatrix, PackedMatrixBuilder, WeightType};
+pub use product::{OutMut, Tile, TileFn};
+
+/// Every variant of the panel product, reference first; the last one this machine supports is used.
+pub static VARIANTS: &[Variant<TileFn>] =
+    &[Variant { name: "reference", isa: Isa::Scalar, run: reference::tile }];
+
+impl PackedMatrix {
+    /// `out[t, r] = sum over k of x[t, k] * weight[r, k] + bias[r]` for each of `tokens` rows of `x`.
+    ///
+    /// `x` is `[tokens, cols]`, row-major without gaps. Where the result goes and whether it is added is said by
+    /// [`OutMut`].
+    ///
+    /// # Panics
+    /// When `x`, `bias` or `out` does not fit the shape.
+    pub fn matmul(
+        &self,
+        pool: &ThreadPool,
+        x: &[f32],
+        tokens: usize,
+        scratch: &mut Scratch,
+        bias: Option<&[f32]>,
+        out: OutMut<'_>,
+    ) {
+        product::multiply(select(VARIANTS), pool, &[(self, bias)], (x, tokens), scratch, out);
+    }
+}
+
+/// The products of several matrices with one input (query, key and value; gate and up) in one fork-join.
+///
+/// `out` is `[tokens, sum of rows]`: the columns of the first matrix, then those of the second, and so on.
+///
+/// # Panics
+/// When the matrices differ in `cols`, or `x`, a bias or `out` does not fit the shape.
+pub fn matmul_many(
+    parts: &[(&PackedMatrix, Option<&[f32]>)],
+    pool: &ThreadPool,
+    x: &[f32],
+    tokens: usize,
+    scratch: &mut Scratch,
+    out: &mut [f32],
+) {
+    let stride = parts.iter().map(|(matrix, _)| matrix.rows()).sum();
+    let out = OutMut::dense(out, stride);
+    product::multiply(select(VARIANTS), pool, parts, (x, tokens), scratch, out);
+}

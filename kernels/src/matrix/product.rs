@@ -1,0 +1,219 @@
+//! The product: which thread computes which panels for which tokens, and where the sums go.
+
+use std::ops::Range;
+
+use super::input::{Forms, Input, QuantX, ROWS, Scratch, row_blocks};
+use super::layout::{Line, PackedMatrix, WIDTH, WeightType};
+use crate::isa::Variant;
+use crate::pool::{SharedMut, ThreadPool, part_range};
+
+/// Where a product goes: element `[t, r]` is `data[t * stride + offset + r]`.
+#[derive(Debug)]
+pub struct OutMut<'a> {
+    /// The rows.
+    pub data: &'a mut [f32],
+    /// Elements from one row to the next.
+    pub stride: usize,
+    /// First column written.
+    pub offset: usize,
+    /// Add to what is there instead of replacing it.
+    pub accumulate: bool,
+}
+
+impl<'a> OutMut<'a> {
+    /// Replaces the elements of a matrix `[tokens, width]` without gaps.
+    pub fn dense(data: &'a mut [f32], width: usize) -> OutMut<'a> {
+        OutMut { data, stride: width, offset: 0, accumulate: false }
+    }
+
+    /// The same place, added to.
+    pub fn accumulate(self) -> OutMut<'a> {
+        OutMut { accumulate: true, ..self }
+    }
+}
+
+/// The sums of one row block and one panel.
+pub(crate) type Sums = [[f32; WIDTH]];
+
+/// One panel against one row block: what a variant computes. Made by this module only.
+#[derive(Debug)]
+pub struct Tile<'a> {
+    pub(crate) dtype: WeightType,
+    pub(crate) panel: &'a [Line],
+    /// Number of tokens, `1..=ROWS`.
+    pub(crate) rows: usize,
+    /// `[cols][rows]`; empty for quantised weights.
+    pub(crate) floats: &'a [f32],
+    /// `[cols / 32][rows]`; empty for float weights.
+    pub(crate) quants: &'a [QuantX],
+}
+
+/// Writes the sums of a tile: one row of 32 per token.
+///
+/// # Safety
+/// The processor supports the instruction set of the variant.
+pub type TileFn = unsafe fn(&Tile<'_>, &mut [[f32; WIDTH]]);
+
+/// A matrix and its bias.
+pub(crate) type Part<'a> = (&'a PackedMatrix, Option<&'a [f32]>);
+
+/// Weight bytes (times row blocks) below which another thread does not pay for its fork and join.
+const MIN_PART_BYTES: usize = 24 << 10;
+
+/// Bytes of activations that stay in the second-level cache while panels stream by.
+const CACHED_INPUT_BYTES: usize = 384 << 10;
+
+/// Tasks per thread with many tokens, so that a slow thread is helped out.
+const TASKS_PER_THREAD: usize = 4;
+
+/// Multiplies with a given variant; see [`PackedMatrix::matmul`] and [`matmul_many`](super::matmul_many).
+pub(crate) fn multiply(
+    variant: &Variant<TileFn>,
+    pool: &ThreadPool,
+    parts: &[Part<'_>],
+    (x, tokens): (&[f32], usize),
+    scratch: &mut Scratch,
+    out: OutMut<'_>,
+) {
+    if tokens == 0 || parts.is_empty() {
+        return;
+    }
+    check(parts, (x, tokens), &out);
+    let x = &x[..tokens * parts[0].0.cols()];
+    let forms = Forms {
+        floats: parts.iter().any(|(matrix, _)| !matrix.dtype().is_quantised()),
+        quants: parts.iter().any(|(matrix, _)| matrix.dtype().is_quantised()),
+    };
+    let product = Product {
+        run: variant.run,
+        parts,
+        input: scratch.prepare(pool, (x, tokens), forms),
+        out: SharedMut::new(out.data),
+        stride: out.stride,
+        offset: out.offset,
+        accumulate: out.accumulate,
+    };
+    let split = Split::new(pool.threads(), parts, tokens);
+    pool.run(split.tasks(), &|task| {
+        let (blocks, panels) = split.task(task);
+        product.run(blocks, panels);
+    });
+}
+
+fn check(parts: &[Part<'_>], (x, tokens): (&[f32], usize), out: &OutMut<'_>) {
+    let cols = parts[0].0.cols();
+    assert!(x.len() >= tokens * cols, "{} activations for {tokens} x {cols}", x.len());
+    for (matrix, bias) in parts {
+        assert_eq!(matrix.cols(), cols, "matrices of one product share their input");
+        assert!(bias.is_none_or(|bias| bias.len() == matrix.rows()), "one bias per output");
+    }
+    let columns = out.offset + parts.iter().map(|(matrix, _)| matrix.rows()).sum::<usize>();
+    assert!(columns <= out.stride, "{columns} columns in rows of {}", out.stride);
+    let end = (tokens - 1) * out.stride + columns;
+    assert!(out.data.len() >= end, "{} elements of output, {end} needed", out.data.len());
+}
+
+/// Everything a task needs; shared by all threads.
+struct Product<'a> {
+    run: TileFn,
+    parts: &'a [Part<'a>],
+    input: Input<'a>,
+    out: SharedMut<'a, f32>,
+    stride: usize,
+    offset: usize,
+    accumulate: bool,
+}
+
+impl Product<'_> {
+    /// Computes the panels `panels` (counted through all matrices) for the row blocks `blocks`.
+    fn run(&self, blocks: Range<usize>, panels: Range<usize>) {
+        let (mut first, mut column) = (0, self.offset);
+        for &(matrix, bias) in self.parts {
+            let end = first + matrix.panels();
+            for panel in panels.start.max(first)..panels.end.min(end) {
+                for block in blocks.clone() {
+                    self.tile(matrix, bias, panel - first, column, block);
+                }
+            }
+            (first, column) = (end, column + matrix.rows());
+        }
+    }
+
+    fn tile(
+        &self,
+        matrix: &PackedMatrix,
+        bias: Option<&[f32]>,
+        panel: usize,
+        column: usize,
+        block: usize,
+    ) {
+        let rows = self.input.rows(block);
+        let quantised = matrix.dtype().is_quantised();
+        let tile = Tile {
+            dtype: matrix.dtype(),
+            panel: matrix.panel(panel),
+            rows: rows.len(),
+            floats: if quantised { &[] } else { self.input.floats(rows.clone()) },
+            quants: if quantised { self.input.quants(rows.clone()) } else { &[] },
+        };
+        let mut sums = [[0.0; WIDTH]; ROWS];
+        let sums = &mut sums[..rows.len()];
+        // SAFETY: variants are chosen among those whose instruction set is supported.
+        unsafe { (self.run)(&tile, sums) };
+        let width = WIDTH.min(matrix.rows() - panel * WIDTH);
+        let bias = bias.map(|bias| &bias[panel * WIDTH..][..width]);
+        for (token, sums) in rows.zip(sums) {
+            let start = token * self.stride + column + panel * WIDTH;
+            // SAFETY: each token and panel is one task's, and columns of different panels do not overlap.
+            let out = unsafe { self.out.slice(start..start + width) };
+            store(out, &mut sums[..width], bias, self.accumulate);
+        }
+    }
+}
+
+fn store(out: &mut [f32], sums: &mut [f32], bias: Option<&[f32]>, accumulate: bool) {
+    if let Some(bias) = bias {
+        sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
+    }
+    if accumulate {
+        out.iter_mut().zip(sums).for_each(|(out, sum)| *out += *sum);
+    } else {
+        out.copy_from_slice(sums);
+    }
+}
+
+/// How a product is split into tasks: row blocks (outer) by ranges of panels (inner).
+struct Split {
+    row_blocks: usize,
+    row_parts: usize,
+    panels: usize,
+    panel_parts: usize,
+}
+
+impl Split {
+    fn new(threads: usize, parts: &[Part<'_>], tokens: usize) -> Split {
+        let row_blocks = row_blocks(tokens);
+        let panels: usize = parts.iter().map(|(matrix, _)| matrix.panels()).sum();
+        let bytes: usize = parts.iter().map(|(matrix, _)| matrix.bytes()).sum();
+        let input = tokens * parts[0].0.cols() * size_of::<f32>();
+        let row_parts = input.div_ceil(CACHED_INPUT_BYTES).min(row_blocks);
+        let wanted = match (threads, row_blocks) {
+            (1, _) => 1,
+            (_, 1) => threads,
+            _ => (threads * TASKS_PER_THREAD).div_ceil(row_parts),
+        };
+        let worth = (bytes.saturating_mul(row_blocks) / MIN_PART_BYTES).max(1);
+        Split { row_blocks, row_parts, panels, panel_parts: wanted.min(worth).min(panels) }
+    }
+
+    fn tasks(&self) -> usize {
+        self.row_parts * self.panel_parts
+    }
+
+    fn task(&self, index: usize) -> (Range<usize>, Range<usize>) {
+        (
+            part_range(self.row_blocks, self.row_parts, index / self.panel_parts),
+            part_range(self.panels, self.panel_parts, index % self.panel_parts),
+        )
+    }
+}
