@@ -15,6 +15,12 @@ mod input;
 mod layout;
 mod product;
 mod reference;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86_avx2;
+#[cfg(target_arch = "x86_64")]
+mod x86_avx512;
 
 use crate::isa::{Isa, Variant, select};
 use crate::pool::ThreadPool;
@@ -24,8 +30,15 @@ pub use layout::{PackError, PackedMatrix, PackedMatrixBuilder, WeightType};
 pub use product::{OutMut, Tile, TileFn};
 
 /// Every variant of the panel product, reference first; the last one this machine supports is used.
-pub static VARIANTS: &[Variant<TileFn>] =
-    &[Variant { name: "reference", isa: Isa::Scalar, run: reference::tile }];
+pub static VARIANTS: &[Variant<TileFn>] = &[
+    Variant { name: "reference", isa: Isa::Scalar, run: reference::tile },
+    #[cfg(target_arch = "x86_64")]
+    Variant { name: "avx2", isa: Isa::Avx2, run: x86_avx2::tile },
+    #[cfg(target_arch = "x86_64")]
+    Variant { name: "avx512", isa: Isa::Avx512, run: x86_avx512::tile },
+    #[cfg(target_arch = "x86_64")]
+    Variant { name: "avx512-vnni", isa: Isa::Avx512Vnni, run: x86_avx512::tile_vnni },
+];
 
 impl PackedMatrix {
     /// `out[t, r] = sum over k of x[t, k] * weight[r, k] + bias[r]` for each of `tokens` rows of `x`.

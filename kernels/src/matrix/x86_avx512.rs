@@ -1,0 +1,247 @@
+//! AVX-512: one panel is two registers wide, so a row block keeps 2 accumulators per token in registers.
+
+use std::arch::x86_64::*;
+
+use super::input::QuantX;
+use super::layout::{Line, WIDTH, WeightType};
+use super::product::{Sums, Tile};
+use super::x86_avx2;
+
+/// Rows of the 8-bit register tile: each takes 2 integer and 2 float accumulators.
+const QUANT_ROWS: usize = 6;
+
+const F32: u8 = 0;
+const F16: u8 = 1;
+const BF16: u8 = 2;
+const Q8_0: u8 = 3;
+const Q4_0: u8 = 4;
+const Q4_1: u8 = 5;
+
+/// A panel row: 32 columns.
+type Pair = [__m512; 2];
+
+/// AVX-512 without VNNI: float weights here, 8-bit weights in the AVX2 code.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(crate) fn tile(tile: &Tile<'_>, sums: &mut Sums) {
+    match tile.dtype {
+        WeightType::F32 => float::<F32>(tile, sums),
+        WeightType::F16 => float::<F16>(tile, sums),
+        WeightType::Bf16 => float::<BF16>(tile, sums),
+        _ => x86_avx2::tile(tile, sums),
+    }
+}
+
+/// AVX-512 with VNNI.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(crate) fn tile_vnni(tile: &Tile<'_>, sums: &mut Sums) {
+    match tile.dtype {
+        WeightType::F32 => float::<F32>(tile, sums),
+        WeightType::F16 => float::<F16>(tile, sums),
+        WeightType::Bf16 => float::<BF16>(tile, sums),
+        WeightType::Q8_0 => quantised::<Q8_0>(tile, sums),
+        WeightType::Q4_0 => quantised::<Q4_0>(tile, sums),
+        WeightType::Q4_1 => quantised::<Q4_1>(tile, sums),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(line: &Line) -> __m512i {
+    // SAFETY: a line is 64 bytes, aligned to 64.
+    unsafe { _mm512_load_si512(line.0.as_ptr().cast()) }
+}
+
+/// Widens 32 half-precision values.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn widen_f16(line: &Line) -> Pair {
+    let halves = load(line);
+    [
+        _mm512_cvtph_ps(_mm512_castsi512_si256(halves)),
+        _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(halves)),
+    ]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(sums: &mut [f32; WIDTH], pair: Pair) {
+    for (sums, value) in sums.as_chunks_mut::<16>().0.iter_mut().zip(pair) {
+        // SAFETY: 16 floats are 64 writable bytes.
+        unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), value) };
+    }
+}
+
+/// Calls a tile function with the number of rows as a constant.
+macro_rules! with_rows {
+    ($rows:expr, $name:ident::<$kind:ident> $arguments:tt, $($count:literal)*) => {
+        match $rows {
+            $($count => $name::<$kind, $count> $arguments,)*
+            rows => unreachable!("a row block of {rows} tokens"),
+        }
+    };
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn float<const KIND: u8>(tile: &Tile<'_>, sums: &mut Sums) {
+    with_rows!(tile.rows, float_rows::<KIND>(tile.panel, tile.floats, sums),
+        1 2 3 4 5 6 7 8 9 10 11 12);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn float_rows<const KIND: u8, const ROWS: usize>(panel: &[Line], x: &[f32], sums: &mut Sums) {
+    let mut acc = [[_mm512_setzero_ps(); 2]; ROWS];
+    let x = x.as_chunks::<ROWS>().0;
+    match KIND {
+        F32 => {
+            for (lines, x) in panel.as_chunks::<2>().0.iter().zip(x) {
+                let weights = lines.each_ref().map(|line| _mm512_castsi512_ps(load(line)));
+                add_products(&mut acc, weights, x);
+            }
+        }
+        F16 => {
+            for (line, x) in panel.iter().zip(x) {
+                add_products(&mut acc, widen_f16(line), x);
+            }
+        }
+        _ => {
+            let (lines, (pairs, last)) = (panel.as_chunks::<2>().0, x.as_chunks::<2>());
+            for (lines, [even, odd]) in lines.iter().zip(pairs) {
+                let words = lines.each_ref().map(|line| load(line));
+                add_products(&mut acc, even_bf16(words), even);
+                add_products(&mut acc, odd_bf16(words), odd);
+            }
+            if let ([even], Some(lines)) = (last, lines.last()) {
+                add_products(&mut acc, even_bf16(lines.each_ref().map(|line| load(line))), even);
+            }
+        }
+    }
+    for (sums, acc) in sums.iter_mut().zip(acc) {
+        store(sums, acc);
+    }
+}
+
+/// The low halves of 32-bit words as f32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn even_bf16(words: [__m512i; 2]) -> Pair {
+    words.map(|word| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(word)))
+}
+
+/// The high halves of 32-bit words as f32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn odd_bf16(words: [__m512i; 2]) -> Pair {
+    let high = _mm512_set1_epi32(-65536);
+    words.map(|word| _mm512_castsi512_ps(_mm512_and_si512(word, high)))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_products<const ROWS: usize>(acc: &mut [Pair; ROWS], weights: Pair, x: &[f32; ROWS]) {
+    for (acc, x) in acc.iter_mut().zip(x) {
+        let x = _mm512_set1_ps(*x);
+        acc[0] = _mm512_fmadd_ps(x, weights[0], acc[0]);
+        acc[1] = _mm512_fmadd_ps(x, weights[1], acc[1]);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn quantised<const KIND: u8>(tile: &Tile<'_>, sums: &mut Sums) {
+    let halves = tile.rows.div_ceil(QUANT_ROWS);
+    for half in 0..halves {
+        let rows = crate::pool::part_range(tile.rows, halves, half);
+        let x = Columns { quants: tile.quants, rows: tile.rows, first: rows.start };
+        with_rows!(rows.len(), quantised_rows::<KIND>(tile.panel, x, &mut sums[rows]), 1 2 3 4 5 6);
+    }
+}
+
+/// Quantised activations of some of the tokens of a row block.
+struct Columns<'a> {
+    quants: &'a [QuantX],
+    rows: usize,
+    first: usize,
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn quantised_rows<const KIND: u8, const ROWS: usize>(
+    panel: &[Line],
+    x: Columns<'_>,
+    sums: &mut Sums,
+) {
+    let mut acc = [[_mm512_setzero_ps(); 2]; ROWS];
+    let lines = match KIND {
+        Q8_0 => WeightType::Q8_0.step().1,
+        Q4_0 => WeightType::Q4_0.step().1,
+        _ => WeightType::Q4_1.step().1,
+    };
+    for (lines, xs) in panel.chunks_exact(lines).zip(x.quants.chunks_exact(x.rows)) {
+        let Some(xs) = xs[x.first..].first_chunk::<ROWS>() else { unreachable!("rows of a block") };
+        let dots = match KIND {
+            Q8_0 => dot_bytes(&lines[1..], xs),
+            Q4_0 => dot_nibbles(&lines[1..], xs, xs.each_ref().map(|x| x.minus_8)),
+            _ => dot_nibbles(&lines[2..], xs, [0; ROWS]),
+        };
+        let scales = widen_f16(&lines[0]);
+        for ((acc, dots), x) in acc.iter_mut().zip(dots).zip(xs) {
+            let x_scale = _mm512_set1_ps(x.scale);
+            for column in 0..2 {
+                let scale = _mm512_mul_ps(scales[column], x_scale);
+                acc[column] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[column]), scale, acc[column]);
+            }
+        }
+        if KIND == Q4_1 {
+            let minimums = widen_f16(&lines[1]);
+            add_products(&mut acc, minimums, &xs.each_ref().map(|x| x.weighted_sum));
+        }
+    }
+    for (sums, acc) in sums.iter_mut().zip(acc) {
+        store(sums, acc);
+    }
+}
+
+/// Dot products of 32 unsigned bytes per column, the 128 taken back.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn dot_bytes<const ROWS: usize>(lines: &[Line], xs: &[QuantX; ROWS]) -> [[__m512i; 2]; ROWS] {
+    let mut dots = xs.each_ref().map(|x| [_mm512_set1_epi32(x.minus_128); 2]);
+    for j in 0..8 {
+        add_dots(&mut dots, [load(&lines[2 * j]), load(&lines[2 * j + 1])], xs, j);
+    }
+    dots
+}
+
+/// Dot products of 32 nibbles per column, starting from `start`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn dot_nibbles<const ROWS: usize>(
+    lines: &[Line],
+    xs: &[QuantX; ROWS],
+    start: [i32; ROWS],
+) -> [[__m512i; 2]; ROWS] {
+    let mask = _mm512_set1_epi8(15);
+    let mut dots = start.map(|start| [_mm512_set1_epi32(start); 2]);
+    for j in 0..4 {
+        let packed = [load(&lines[2 * j]), load(&lines[2 * j + 1])];
+        add_dots(&mut dots, packed.map(|bytes| _mm512_and_si512(bytes, mask)), xs, j);
+        let high = packed.map(|bytes| _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask));
+        add_dots(&mut dots, high, xs, 4 + j);
+    }
+    dots
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn add_dots<const ROWS: usize>(
+    dots: &mut [[__m512i; 2]; ROWS],
+    weights: [__m512i; 2],
+    xs: &[QuantX; ROWS],
+    quad: usize,
+) {
+    for (dots, x) in dots.iter_mut().zip(xs) {
+        let x = _mm512_set1_epi32(x.quads[quad]);
+        dots[0] = _mm512_dpbusd_epi32(dots[0], weights[0], x);
+        dots[1] = _mm512_dpbusd_epi32(dots[1], weights[1], x);
+    }
+}
