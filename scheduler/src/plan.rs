@@ -21,14 +21,15 @@ pub struct PlannedSequence {
     /// Its block table in every vector of [`StepPlan::block_tables`]: entry `i` holds positions
     /// `i * block_size ..`. Covers all positions up to the last query token.
     pub blocks: Range<u32>,
-    /// Set when the last query token is the sequence's last known token: the executor must sample or pool.
+    /// Set when the last query token is the sequence's last known token: the executor must sample
+    /// or pool.
     pub output: Option<OutputKind>,
 }
 
 /// A step. Buffers are reused from step to step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepPlan {
-    /// Number of the step, from 1.
+    /// Number of the step, from 1; 0 when there is nothing to run.
     pub step: u64,
     /// In a fixed order: the order of `sampled` in `commit`, for those with an output.
     pub sequences: Vec<PlannedSequence>,
@@ -36,6 +37,22 @@ pub struct StepPlan {
     pub tokens: Vec<TokenId>,
     /// One packed table per cache group; `BlockId::NONE` for blocks that left the window.
     pub block_tables: Vec<Vec<BlockId>>,
+}
+
+impl StepPlan {
+    /// Tokens that `commit` expects: one per planned sequence that samples.
+    pub fn num_sampled(&self) -> usize {
+        self.sequences.iter().filter(|planned| planned.output == Some(OutputKind::Sample)).count()
+    }
+
+    /// Empties the plan for `num_groups` cache groups, keeping the capacity of its buffers.
+    pub(crate) fn clear(&mut self, num_groups: usize) {
+        self.step = 0;
+        self.sequences.clear();
+        self.tokens.clear();
+        self.block_tables.resize_with(num_groups, Vec::new);
+        self.block_tables.iter_mut().for_each(Vec::clear);
+    }
 }
 
 /// Why a sequence ended.
