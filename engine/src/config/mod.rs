@@ -1,6 +1,19 @@
 //! A model's configuration, normalised from `config.json` or GGUF metadata.
+//!
+//! GGUF metadata is translated to the names of `config.json` first, so there is one place that gives
+//! fields their defaults and checks their ranges.
+
+mod fields;
+mod generation;
+mod gguf;
+mod json;
+mod parse;
+mod rope;
 
 use serde_json::{Map, Value};
+
+pub use generation::GenerationDefaults;
+pub(crate) use json::{read_object, read_optional_object, read_text};
 
 /// How positions are scaled (the `rope_scaling` of checkpoints).
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +60,8 @@ pub enum RopeScaling {
         /// Whether the correction range is truncated to whole dimensions (default true).
         truncate: bool,
     },
-    /// Explicit frequency factors, one per pair of dimensions (GGUF's `rope_freqs.weight`): frequencies are divided by them.
+    /// Explicit frequency factors, one per pair of dimensions (GGUF's
+    /// `rope_freqs.weight`): frequencies are divided by them.
     Factors(Vec<f32>),
 }
 
