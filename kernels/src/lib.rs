@@ -4,6 +4,7 @@
 //! summed in one fixed order. Public functions check lengths at the entry and are safe to call.
 
 pub mod activation;
+pub mod attention;
 pub mod elementwise;
 pub mod isa;
 pub mod layer_norm;

@@ -110,8 +110,9 @@ mod tests {
         for variant in VARIANTS.iter().filter(|v| v.isa.is_supported()) {
             let mut got = x.clone();
             (variant.run)(&norm, &mut got);
-            // The inputs themselves are spaced 6e-5; the mean is off by about as much.
-            assert_close(variant.name, &got, &want, 2e-4);
+            // Near 1000 values are spaced 6e-5; a mean off by two of those is off by 2e-4 after the division by 0.57.
+            // A variance from one pass would be off by a tenth.
+            assert_close(variant.name, &got, &want, 5e-4);
         }
     }
 

@@ -1,0 +1,1 @@
+//! Attention against a plain implementation, and the same bits whatever the batch.
