@@ -137,3 +137,114 @@ impl Scheduler {
         self.counters.prefix_queries += if is_query { prompt_tokens } else { 0 };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{CacheGroup, SchedulerConfig};
+    use crate::harness::{Harness, config, prompt, spec};
+    use crate::sequence::SequenceSpec;
+
+    /// Runs the first prompt to its end, then the second; tokens of the second that were cached.
+    fn cached_after(limits: SchedulerConfig, first: SequenceSpec, second: SequenceSpec) -> u32 {
+        let mut harness = Harness::new(limits);
+        harness.submit(first);
+        harness.drain();
+        let key = harness.submit(second);
+        harness.drain();
+        harness.cached_of(key)
+    }
+
+    #[test]
+    fn whole_blocks_are_found_again_but_one_token_is_computed() {
+        let salted = |salt, len| SequenceSpec { cache_salt: salt, ..spec(prompt(0, len), 1) };
+        let whole = SequenceSpec { skip_prefix_cache: true, ..spec(prompt(0, 12), 1) };
+        let off = SchedulerConfig { prefix_cache: false, ..config(16) };
+        let cases = [
+            (config(16), salted(0, 12), salted(0, 12), 8),
+            (config(16), salted(0, 12), salted(0, 13), 12),
+            (config(16), salted(0, 11), salted(0, 16), 8),
+            (config(16), salted(0, 12), salted(1, 12), 0),
+            (config(16), salted(0, 12), whole.clone(), 0),
+            (config(16), whole, salted(0, 12), 8),
+            (config(16), salted(0, 3), salted(0, 16), 0),
+            (off, salted(0, 12), salted(0, 12), 0),
+        ];
+        for (index, (limits, first, second, want)) in cases.into_iter().enumerate() {
+            assert_eq!(cached_after(limits, first, second), want, "case {index}");
+        }
+    }
+
+    #[test]
+    fn completions_are_found_again_too() {
+        let completed = [prompt(0, 6), vec![900; 6]].concat();
+        let got = cached_after(config(16), spec(prompt(0, 6), 7), spec(completed, 1));
+        assert_eq!(got, 8, "12 tokens are cached, of which whole blocks of 12 - 1 count");
+    }
+
+    #[test]
+    fn a_hit_needs_every_group_but_windows_only_what_they_still_show() {
+        let with = |window, num_blocks| SchedulerConfig {
+            groups: vec![
+                CacheGroup { num_blocks: 16, window: None },
+                CacheGroup { num_blocks, window: Some(window) },
+            ],
+            max_step_tokens: 4,
+            ..config(16)
+        };
+        // The window's pool keeps the last blocks of the first prompt only.
+        for (window, num_blocks, second, want) in [
+            (5, 3, prompt(0, 33), 32),
+            (5, 3, prompt(0, 25), 24),
+            (5, 3, prompt(0, 13), 0),
+            (5, 16, prompt(0, 13), 12),
+        ] {
+            let got =
+                cached_after(with(window, num_blocks), spec(prompt(0, 32), 1), spec(second, 1));
+            assert_eq!(got, want, "window {window}, {num_blocks} blocks");
+        }
+    }
+
+    #[test]
+    fn running_sequences_share_blocks_after_their_commit_only() {
+        let mut harness = Harness::new(config(16));
+        let [first, twin] = [0, 0]
+            .map(|salt| harness.submit(SequenceSpec { cache_salt: salt, ..spec(prompt(0, 9), 3) }));
+        harness.step(900);
+        let third = harness.submit(spec(prompt(0, 9), 3));
+        harness.step(900);
+        assert_eq!([first, twin, third].map(|key| harness.cached_of(key)), [0, 0, 8]);
+        // Three and three blocks, and one beside the two shared ones.
+        assert_eq!(harness.scheduler.load().groups[0].free, 16 - 7);
+    }
+
+    #[test]
+    fn a_prompt_starts_only_with_room_for_its_last_chunk() {
+        let limits = SchedulerConfig { max_chunk_tokens: 4, ..config(8) };
+        let mut harness = Harness::new(limits);
+        let long = harness.submit(spec(prompt(0, 24), 1));
+        let second = harness.submit(spec(prompt(100, 12), 1));
+        harness.step(900);
+        assert_eq!(harness.planned(), [(long, 0, 4)], "6 of 8 blocks are promised, 3 are needed");
+        let mut waited = 1;
+        while harness.planned().iter().all(|planned| planned.0 != second) {
+            harness.step(900);
+            waited += 1;
+        }
+        assert_eq!((waited, harness.scheduler.load().preemptions), (7, 0));
+    }
+
+    #[test]
+    fn a_long_prompt_needs_only_its_window() {
+        let groups = vec![CacheGroup { num_blocks: 8, window: Some(4) }];
+        let limits =
+            SchedulerConfig { groups, max_chunk_tokens: 4, max_model_len: 400, ..config(8) };
+        let mut harness = Harness::new(limits);
+        for first in [0, 100] {
+            harness.submit(spec(prompt(first, 90), 1));
+        }
+        harness.step(900);
+        assert_eq!(harness.planned().len(), 2, "three blocks each, not 23");
+        harness.drain();
+        assert_eq!(harness.scheduler.load().preemptions, 0);
+    }
+}

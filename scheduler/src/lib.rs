@@ -39,6 +39,8 @@ mod admission;
 mod block_pool;
 pub mod config;
 mod group;
+#[cfg(test)]
+mod harness;
 mod hash;
 pub mod ids;
 mod invariants;

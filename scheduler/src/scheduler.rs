@@ -245,3 +245,93 @@ impl Scheduler {
         slot
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::harness::{Harness, config, prompt, spec};
+    use crate::policy::Policy;
+
+    #[test]
+    fn the_queue_refuses_when_it_is_full() {
+        let mut harness = Harness::new(SchedulerConfig { max_waiting: 2, ..config(8) });
+        for first in [0, 10] {
+            harness.submit(spec(prompt(first, 4), 1));
+        }
+        let refused = harness.scheduler.submit(spec(prompt(20, 4), 1), Tick(0));
+        assert_eq!(refused, Err(SubmitError::Overloaded { waiting: 2, limit: 2 }));
+        harness.step(900);
+        harness.submit(spec(prompt(20, 4), 1));
+    }
+
+    #[test]
+    fn cancelling_a_planned_sequence_waits_for_the_commit() {
+        let mut harness = Harness::new(config(8));
+        let key = harness.submit(spec(prompt(0, 9), 5));
+        harness.schedule(0);
+        harness.cancel(key);
+        harness.cancel(key);
+        assert_eq!((harness.finish_of(key), harness.scheduler.load().groups[0].free), (None, 5));
+        let other = harness.submit(spec(prompt(50, 4), 1));
+        assert_ne!(other.slot, key.slot, "the slot is taken until the commit");
+        harness.commit(&[900]);
+        assert_eq!(harness.finish_of(key), Some(FinishReason::Cancelled));
+        assert_eq!((harness.tokens_of(key), harness.scheduler.load().groups[0].free), (vec![], 8));
+    }
+
+    #[test]
+    fn dead_keys_do_nothing() {
+        let mut harness = Harness::new(config(8));
+        let first = harness.submit(spec(prompt(0, 4), 1));
+        harness.cancel(first);
+        let second = harness.submit(spec(prompt(0, 4), 1));
+        assert_eq!((second.slot, second.generation), (first.slot, first.generation + 1));
+        harness.cancel(first);
+        harness.cancel(SeqKey { slot: 99, generation: 0 });
+        assert_eq!(harness.events, [Event::Finished(first, FinishReason::Cancelled)]);
+        assert_eq!(harness.scheduler.tokens(first), None);
+        assert_eq!(harness.scheduler.tokens(second), Some(&prompt(0, 4)[..]));
+    }
+
+    #[test]
+    fn a_huge_completion_limit_reserves_little() {
+        let limits = SchedulerConfig { max_model_len: 1 << 20, ..config(1 << 18) };
+        let mut harness = Harness::new(limits);
+        let key = harness.submit(spec(prompt(0, 4), u32::MAX));
+        let sequence = harness.scheduler.sequence(key.slot);
+        assert!(sequence.tokens.capacity() <= 2048 && sequence.tables[0].blocks.capacity() <= 512);
+    }
+
+    #[test]
+    fn the_oldest_waiting_is_known_whatever_the_policy() {
+        for policy in [Policy::FirstCome, Policy::Priority] {
+            let mut harness =
+                Harness::new(SchedulerConfig { policy, max_sequences: 1, ..config(8) });
+            assert_eq!(harness.scheduler.load().oldest_waiting, None);
+            let keys: Vec<SeqKey> = [(30, 0), (20, 1), (10, -1)]
+                .map(|(now, priority)| {
+                    let spec = SequenceSpec { priority, ..spec(prompt(0, 4), 3) };
+                    harness.scheduler.submit(spec, Tick(now)).unwrap()
+                })
+                .into();
+            assert_eq!(harness.scheduler.load().oldest_waiting, Some(Tick(30)), "by arrival");
+            harness.cancel(keys[0]);
+            assert_eq!(harness.scheduler.load().oldest_waiting, Some(Tick(20)), "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn load_counts_what_happened() {
+        let mut harness = Harness::new(config(8));
+        for _ in 0..2 {
+            harness.submit(spec(prompt(0, 9), 2));
+            harness.drain();
+        }
+        let load = harness.scheduler.load();
+        assert_eq!((load.prompt_tokens, load.prefix_queries, load.cached_tokens), (18, 18, 8));
+        assert_eq!((load.generated_tokens, load.preemptions, load.evictions), (4, 0, 0));
+        assert_eq!((load.waiting, load.running, load.num_groups), (0, 0, 1));
+        assert_eq!(load.groups[0], GroupLoad { total: 8, free: 8, cached: 2 });
+        assert_eq!(load.groups[1], GroupLoad::default());
+    }
+}
