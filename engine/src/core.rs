@@ -204,19 +204,17 @@ impl EngineCore {
         if reason == FinishReason::Pooled {
             self.count_prompt(key);
         }
-        let live = self.sequence(key);
-        if let Some(pooled) = live.pooled.take() {
+        let live = self.sequences[key.slot as usize].take();
+        let live = live.filter(|live| live.key == key).expect("a sequence ends once");
+        self.live.swap_remove(live.index);
+        if let Some(&moved) = self.live.get(live.index) {
+            let moved = self.sequences[moved as usize].as_mut();
+            moved.expect("live slots have a sequence").index = live.index;
+        }
+        if let Some(pooled) = live.pooled {
             live.sender.send(TokenEvent::Pooled(pooled));
         }
-        live.sender.send(TokenEvent::Finished(reason));
-        let index = live.index;
-        self.sequences[key.slot as usize] = None;
-        self.live.swap_remove(index);
-        if let Some(&moved) = self.live.get(index)
-            && let Some(live) = &mut self.sequences[moved as usize]
-        {
-            live.index = index;
-        }
+        live.sender.end(TokenEvent::Finished(reason));
         self.executor.forget(key);
         self.counters.finish(reason, 1);
     }
@@ -237,7 +235,7 @@ impl EngineCore {
                 // Submissions are checked and permits are fewer than places: this is our mistake.
                 tracing::error!(%error, "a checked submission was refused");
                 self.counters.finish(FinishReason::Failed, 1);
-                return sender.send(TokenEvent::Finished(FinishReason::Failed));
+                return sender.end(TokenEvent::Finished(FinishReason::Failed));
             }
         };
         self.executor.admit(SequenceInit {
@@ -375,7 +373,7 @@ impl EngineCore {
         self.counters.oldest_waiting = None;
         self.live.clear();
         for live in self.sequences.iter_mut().filter_map(Option::take) {
-            live.sender.send(TokenEvent::Lost);
+            live.sender.end(TokenEvent::Lost);
         }
         self.stats.publish(&self.counters);
     }

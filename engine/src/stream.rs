@@ -46,7 +46,7 @@ pub enum TokenEvent {
 pub struct TokenStream {
     receiver: mpsc::UnboundedReceiver<TokenEvent>,
     ended: bool,
-    _permit: Arc<Permit>,
+    _permit: Option<Arc<Permit>>,
 }
 
 impl TokenStream {
@@ -112,28 +112,44 @@ impl Stream for TokenStream {
 #[derive(Debug)]
 pub struct TokenSender {
     sender: mpsc::UnboundedSender<TokenEvent>,
-    _permit: Arc<Permit>,
+    permit: Option<Arc<Permit>>,
 }
 
 impl TokenSender {
-    /// A reader that left is no error: the next [`is_closed`](Self::is_closed) says so.
-    pub(crate) fn send(&self, event: TokenEvent) {
+    /// Never waits. A reader that left is no error: [`is_closed`](Self::is_closed) tells.
+    pub fn send(&self, event: TokenEvent) {
         drop(self.sender.send(event));
     }
 
+    /// Sends the last event. Its reader finds this end's share of the permit returned.
+    pub fn end(self, event: TokenEvent) {
+        let Self { sender, permit } = self;
+        drop(permit);
+        drop(sender.send(event));
+    }
+
     /// Whether the reader is gone.
-    pub(crate) fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
+}
+
+/// Both ends of a stream that no engine counts; for driving an `EngineCore` by hand, and for tests
+/// of readers.
+pub fn detached() -> (TokenSender, TokenStream) {
+    pair(None)
 }
 
 /// Both ends of a stream. They share the permit, which returns when both are gone: until the engine
 /// has noticed a reader that left, its sequence still counts.
 pub(crate) fn channel(permit: Permit) -> (TokenSender, TokenStream) {
+    pair(Some(Arc::new(permit)))
+}
+
+fn pair(permit: Option<Arc<Permit>>) -> (TokenSender, TokenStream) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let permit = Arc::new(permit);
-    let stream = TokenStream { receiver, ended: false, _permit: Arc::clone(&permit) };
-    (TokenSender { sender, _permit: permit }, stream)
+    let stream = TokenStream { receiver, ended: false, _permit: permit.clone() };
+    (TokenSender { sender, permit }, stream)
 }
 
 /// How many sequences may be anywhere between submission and the drop of their stream.
@@ -173,17 +189,12 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
-    fn pair() -> (TokenSender, TokenStream) {
-        channel(Permits::new(1).take().unwrap())
-    }
-
     #[test]
     fn events_arrive_in_order_and_end_once() {
-        let (sender, mut stream) = pair();
+        let (sender, mut stream) = detached();
         assert_eq!(stream.try_next(), None);
         sender.send(TokenEvent::Token { id: 1, logprobs: None });
-        sender.send(TokenEvent::Finished(FinishReason::Stop));
-        drop(sender);
+        sender.end(TokenEvent::Finished(FinishReason::Stop));
         assert_eq!(stream.try_next(), Some(TokenEvent::Token { id: 1, logprobs: None }));
         assert!(!stream.is_ended());
         assert_eq!(stream.blocking_next(), Some(TokenEvent::Finished(FinishReason::Stop)));
@@ -192,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_sender_that_vanishes_means_lost() {
-        let (sender, mut stream) = pair();
+        let (sender, mut stream) = detached();
         drop(sender);
         assert_eq!(stream.try_next(), Some(TokenEvent::Lost));
         assert_eq!(stream.try_next(), None);
@@ -206,6 +217,10 @@ mod tests {
         drop(stream);
         assert!(sender.is_closed() && permits.take().is_none());
         drop(sender);
+        let (sender, stream) = channel(permits.take().unwrap());
+        sender.end(TokenEvent::Lost);
+        assert!(permits.take().is_none());
+        drop(stream);
         assert!(permits.take().is_some());
     }
 }

@@ -1,0 +1,123 @@
+//! A step allocates nothing.
+//!
+//! Held to zero: schedule, launch, collect, commit and publish of sequences that decode, greedy or
+//! sampled with top-k, top-p and min-p, with the simulated executor. Bounded, not zero: delivery,
+//! because a tokio channel allocates a block per 32 messages (and recycles it when the reader keeps
+//! up). Not covered: submissions, which allocate the sequence's buffers, log-probabilities, which
+//! are allocated per token, and penalties, whose counts grow with the distinct tokens seen.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+
+use tokenmill_engine::core::{EngineCore, Submission};
+use tokenmill_engine::handle::EngineConfig;
+use tokenmill_engine::sampling::SamplingParams;
+use tokenmill_engine::sim::{SimConfig, SimExecutor};
+use tokenmill_engine::stats::EngineStats;
+use tokenmill_engine::stream::{TokenEvent, TokenStream, detached};
+use tokenmill_scheduler::{Policy, SequenceSpec, Tick};
+
+/// Counts the allocations of each thread.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to the system allocator unchanged; counting touches no allocated memory.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller keeps `alloc`'s contract, which is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: `pointer` came from `alloc` above, that is from the system allocator.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.get();
+    work();
+    ALLOCATIONS.get() - before
+}
+
+const SEQUENCES: u32 = 32;
+const WARM_UP: u32 = 40;
+const MEASURED: u32 = 120;
+
+fn engine() -> (EngineCore, Vec<TokenStream>) {
+    let sim = SimConfig::default();
+    let config = EngineConfig {
+        max_waiting: SEQUENCES,
+        max_chunk_tokens: 64,
+        prefix_cache: true,
+        policy: Policy::FirstCome,
+        hash_key: [1, 2],
+    };
+    let scheduler = config.scheduler(&sim.limits);
+    let executor = Box::new(SimExecutor::new(sim));
+    let stats = Arc::new(EngineStats::default());
+    let mut core = EngineCore::new(executor, scheduler, stats).expect("the limits are valid");
+    let streams = (0..SEQUENCES)
+        .map(|index| {
+            let (sender, stream) = detached();
+            let prompt = (0..20 + index).map(|i| (i * 7 + index) % 512).collect();
+            let max_tokens = WARM_UP + MEASURED + 20;
+            let spec = SequenceSpec { prompt, max_tokens, ..SequenceSpec::default() };
+            let sampling = SamplingParams {
+                temperature: if index % 2 == 0 { 0.0 } else { 0.9 },
+                top_k: 20 * (index % 3),
+                top_p: 0.95,
+                min_p: 0.01,
+                seed: u64::from(index),
+                ..SamplingParams::default()
+            };
+            core.apply(Submission { spec, sampling: Arc::new(sampling), sender }, Tick(0));
+            stream
+        })
+        .collect();
+    (core, streams)
+}
+
+#[test]
+fn steps_after_warm_up_allocate_nothing() {
+    let (mut core, mut streams) = engine();
+    let (mut in_steps, mut in_delivery, mut tokens) = (0, 0, 0u64);
+    for step in 0..WARM_UP + MEASURED {
+        let now = Tick(u64::from(step));
+        let mut here = allocations(|| {
+            assert!(core.schedule(now));
+            core.launch().unwrap();
+        });
+        let delivery = allocations(|| {
+            core.deliver();
+        });
+        here += allocations(|| {
+            core.collect().unwrap();
+            core.commit().unwrap();
+            core.publish();
+        });
+        let measured = step >= WARM_UP;
+        for stream in &mut streams {
+            while let Some(event) = stream.try_next() {
+                assert!(!matches!(event, TokenEvent::Finished(_)), "too short to measure");
+                tokens += u64::from(measured);
+            }
+        }
+        if measured {
+            in_steps += here;
+            in_delivery += delivery;
+        }
+    }
+    assert_eq!(tokens, u64::from(SEQUENCES * MEASURED), "every sequence decodes in every step");
+    assert_eq!(in_steps, 0, "allocations in {MEASURED} steps");
+    let bound = tokens.div_ceil(32) + u64::from(SEQUENCES);
+    assert!(in_delivery <= bound, "{in_delivery} allocations delivered {tokens} tokens");
+}
