@@ -6,8 +6,8 @@ use super::fields::Fields;
 use super::{ModelConfig, rope};
 use crate::load::LoadError;
 
-/// Longest context that is believed: 2^28 tokens are beyond any checkpoint.
-pub(super) const MAX_POSITION: u32 = 1 << 28;
+/// Longest context that is believed: 2^26 tokens are beyond any checkpoint.
+pub(super) const MAX_POSITION: u32 = 1 << 26;
 const MAX_VOCAB: u64 = 1 << 24;
 const MAX_WIDTH: u64 = 1 << 20;
 const MAX_LAYERS: u64 = 4096;
@@ -265,7 +265,7 @@ fn heads(fields: Fields<'_>, family: &Family, hidden: usize) -> Result<Heads, Lo
         Some(kv) => kv,
         None => family.kv_heads.filter(|_| defaults_apply("num_key_value_heads")).unwrap_or(query),
     };
-    if query % kv != 0 {
+    if !query.is_multiple_of(kv) {
         let reason = format!("{kv} does not divide the {query} query heads");
         return Err(fields.error("num_key_value_heads", reason));
     }
@@ -273,7 +273,7 @@ fn heads(fields: Fields<'_>, family: &Family, hidden: usize) -> Result<Heads, Lo
     let dim = dim.or_else(|| family.head_dim.filter(|_| defaults_apply("head_dim")));
     let dim = match dim {
         Some(dim) => dim,
-        None if hidden % query != 0 => {
+        None if !hidden.is_multiple_of(query) => {
             let reason = format!("{query} heads do not divide the width of {hidden}");
             return Err(fields.error("num_attention_heads", reason));
         }
@@ -292,7 +292,7 @@ fn rotary_dim(
     partial: f32,
 ) -> Result<usize, LoadError> {
     let rotary_dim = (head_dim as f32 * partial) as usize;
-    if family.rotary && (rotary_dim == 0 || rotary_dim % 2 != 0) {
+    if family.rotary && (rotary_dim == 0 || !rotary_dim.is_multiple_of(2)) {
         let reason = format!(
             "{rotary_dim} of {head_dim} values of a head cannot be rotated: an even number can"
         );

@@ -25,14 +25,14 @@ impl MappedFile {
         if !file.metadata().map_err(failed)?.is_file() {
             return Err(LoadError::format(path, "not a regular file"));
         }
-        // SAFETY: the file is opened for reading and the mapping is private and read-only, so this
-        // process never writes through it. That no other process changes or truncates the file
-        // while it is served is the operator's part, as with every server that maps its weights;
-        // downloads are written under another name and renamed.
         #[expect(
             unsafe_code,
             reason = "mapping a file is unsafe; this module is the one exception"
         )]
+        // SAFETY: the file is opened for reading and the mapping is private and read-only, so this
+        // process never writes through it. That no other process changes or truncates the file
+        // while it is served is the operator's part, as with every server that maps its weights;
+        // downloads are written under another name and renamed.
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
         Ok(Self { path: path.to_owned(), map })
     }

@@ -9,6 +9,8 @@ mod dtype;
 pub mod gguf;
 mod mmap;
 pub mod safetensors;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -247,7 +249,9 @@ fn unsupported(view: &TensorView<'_>) -> LoadError {
 mod tests {
     use super::*;
 
-    struct Fake(Vec<(&'static str, StoredType, Vec<usize>, Vec<u8>, RowOrder)>);
+    type Tensor = (&'static str, StoredType, Vec<usize>, Vec<u8>, RowOrder);
+
+    struct Fake(Vec<Tensor>);
 
     impl TensorSource for Fake {
         fn names(&self) -> Vec<&str> {

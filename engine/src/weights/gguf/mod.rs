@@ -241,7 +241,7 @@ fn head_dim(metadata: &Metadata, naming: &Naming) -> Result<usize, LoadError> {
             }
         }
     };
-    if head_dim == 0 || head_dim % 2 != 0 {
+    if head_dim == 0 || !head_dim.is_multiple_of(2) {
         let reason =
             format!("heads of {head_dim} values cannot be rotated: the width must be even");
         return Err(LoadError::config(key("attention.key_length"), reason));
@@ -255,7 +255,7 @@ fn check_interleaved(tensor: &TensorInfo, naming: &Naming, head_dim: usize) -> R
         return Ok(());
     }
     let rows = tensor.shape[0];
-    if rows % head_dim != 0 {
+    if !rows.is_multiple_of(head_dim) {
         let name = &tensor.name;
         return Err(format!("tensor {name} has {rows} rows, not whole heads of {head_dim}"));
     }

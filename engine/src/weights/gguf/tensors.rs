@@ -46,7 +46,7 @@ fn read_rest(reader: &mut Reader<'_>, name: &str) -> Result<TensorInfo, String> 
         shape.push(size.ok_or("has a dimension of zero or one beyond this machine")?);
     }
     let kind = types::find(reader.u32().map_err(|why| format!("is truncated: {why}"))?)?;
-    if shape[0] % kind.block != 0 {
+    if !shape[0].is_multiple_of(kind.block) {
         return Err(format!(
             "has rows of {} values, not a multiple of the {} of a {} block",
             shape[0],
@@ -71,7 +71,7 @@ pub(super) fn place(
     file_len: usize,
 ) -> Result<(), String> {
     for tensor in tensors.iter_mut() {
-        if tensor.offset % alignment != 0 {
+        if !tensor.offset.is_multiple_of(alignment) {
             return Err(format!(
                 "tensor {} has offset {}, not a multiple of the alignment {alignment}",
                 tensor.name, tensor.offset

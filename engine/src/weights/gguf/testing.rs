@@ -2,13 +2,15 @@
 
 use super::metadata::{Array, Value};
 
+/// Name, ggml dimensions, type number, contents, offset (placed one after the other when absent).
+type Tensor = (String, Vec<u64>, u32, Vec<u8>, Option<u64>);
+
 /// Builds the bytes of a file.
 #[derive(Clone, Debug)]
 pub(crate) struct GgufWriter {
     pub(crate) version: u32,
     metadata: Vec<(String, Value, u32)>,
-    /// Name, ggml dimensions, type number, contents, offset (placed one after the other when absent).
-    tensors: Vec<(String, Vec<u64>, u32, Vec<u8>, Option<u64>)>,
+    tensors: Vec<Tensor>,
 }
 
 impl GgufWriter {

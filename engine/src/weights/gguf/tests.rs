@@ -1,7 +1,5 @@
 //! Tests of the GGUF parser, with files the tests write.
 
-use std::path::PathBuf;
-
 use candle_core::Device;
 use candle_core::quantized::gguf_file;
 use proptest::prelude::*;
@@ -9,13 +7,11 @@ use proptest::prelude::*;
 use super::testing::{GgufWriter, tiny_llama};
 use super::*;
 use crate::weights::Weights;
+use crate::weights::testing::TempDir;
 
-fn written(name: &str, bytes: &[u8]) -> PathBuf {
-    let directory = std::env::temp_dir().join(format!("tokenmill-gguf-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    let path = directory.join(name);
-    std::fs::write(&path, bytes).unwrap();
-    path
+/// The file, opened; its directory can go, the mapping stays.
+fn opened(bytes: &[u8]) -> Result<GgufFile, LoadError> {
+    GgufFile::open(&TempDir::new().write("model.gguf", bytes))
 }
 
 fn refused(writer: &GgufWriter, want: &str) {
@@ -25,8 +21,7 @@ fn refused(writer: &GgufWriter, want: &str) {
 
 #[test]
 fn a_file_is_read_under_hugging_face_names() {
-    let path = written("tiny.gguf", &tiny_llama().build());
-    let file = GgufFile::open(&path).unwrap();
+    let file = opened(&tiny_llama().build()).unwrap();
     assert_eq!(file.architecture(), "LlamaForCausalLM");
     assert_eq!(file.main_dtype(), Some(StoredType::F32));
     let mut weights = Weights::new(&file);
@@ -126,8 +121,7 @@ fn malformed_directories_name_the_tensor() {
 #[test]
 fn unusable_types_are_listed_and_refused_by_name() {
     let writer = tiny_llama().tensor("blk.0.attn_q_norm.weight", &[256], 14, &[0; 210]);
-    let path = written("q6.gguf", &writer.build());
-    let file = GgufFile::open(&path).unwrap();
+    let file = opened(&writer.build()).unwrap();
     let mut weights = Weights::new(&file);
     let error = weights.vector("model.layers.0.self_attn.q_norm.weight", 256).unwrap_err();
     let want = "tensor blk.0.attn_q_norm.weight is Q6_K, which is not supported; supported: F32";
@@ -137,10 +131,11 @@ fn unusable_types_are_listed_and_refused_by_name() {
 #[test]
 fn files_of_unknown_architectures_or_odd_heads_are_refused() {
     let check = |writer: GgufWriter, want: &str| {
-        let error = GgufFile::open(&written("refused.gguf", &writer.build())).unwrap_err();
+        let error = opened(&writer.build()).unwrap_err();
         assert!(error.to_string().contains(want), "{error}");
     };
     check(GgufWriter::new("t5"), "architecture t5 is not supported; supported: llama");
+    check(tiny_llama().u32("split.count", 2), "split.count: one of 2 files");
     check(GgufWriter::new("llama"), "llama.attention.head_count: the key is missing");
     check(tiny_llama().u32("llama.attention.key_length", 3), "the width must be even");
     let odd = tiny_llama().floats("blk.1.attn_q.weight", &[1, 2], &[0.0; 2]);

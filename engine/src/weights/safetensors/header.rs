@@ -81,19 +81,33 @@ pub(super) fn parse(bytes: &[u8]) -> Result<BTreeMap<String, TensorInfo>, String
             return Err(format!("tensor {name} occurs twice"));
         }
     }
-    check_overlaps(&tensors)?;
+    check_coverage(&tensors, data, bytes.len())?;
     Ok(tensors)
 }
 
-fn check_overlaps(tensors: &BTreeMap<String, TensorInfo>) -> Result<(), String> {
-    let mut by_place: Vec<(&String, &TensorInfo)> = tensors.iter().collect();
+/// Tensors follow each other to the end of the file: the format allows no overlaps and no holes.
+fn check_coverage(
+    tensors: &BTreeMap<String, TensorInfo>,
+    data: usize,
+    file_len: usize,
+) -> Result<(), String> {
+    let mut by_place: Vec<(&str, &TensorInfo)> =
+        tensors.iter().map(|(name, info)| (name.as_str(), info)).collect();
     by_place.sort_by_key(|(_, info)| (info.start, info.end));
-    for pair in by_place.windows(2) {
-        if pair[0].1.end > pair[1].1.start {
-            return Err(format!("tensors {} and {} overlap", pair[0].0, pair[1].0));
+    let (mut before, mut end) = ("the header", data);
+    for (name, info) in by_place {
+        if info.start < end {
+            return Err(format!("tensors {before} and {name} overlap"));
         }
+        if info.start > end {
+            return Err(format!("{} bytes before tensor {name} are no tensor's", info.start - end));
+        }
+        (before, end) = (name, info.end);
     }
-    Ok(())
+    match file_len - end {
+        0 => Ok(()),
+        rest => Err(format!("{rest} bytes at the end are no tensor's")),
+    }
 }
 
 /// A tensor as the header writes it.
@@ -226,6 +240,9 @@ mod tests {
         check(&format!("{{{}}}", a.replace("[2]", &format!("[{huge},2]"))), 8, "overflows");
         check(&format!("{{{}}}", a.replace("[0,8]", &format!("[0,{huge}]"))), 8, "truncated");
         check(&format!("{{{}}}", a.replace("[2]", "[-1]")), 8, "in the header");
+        check(&format!("{{{a}}}"), 9, "1 bytes at the end are no tensor's");
+        let later = a.replace("[0,8]", "[4,12]");
+        check(&format!("{{{later}}}"), 12, "4 bytes before tensor a are no tensor's");
         check("[]", 0, "does not start with {");
         check("{\"a\":", 0, "in the header");
         assert!(parse(&file(&"[".repeat(100_000), 0)).is_err());
@@ -251,6 +268,7 @@ mod tests {
                 bytes[at] = byte;
             }
             if let Ok(tensors) = parse(&bytes) {
+                prop_assert!(safetensors::SafeTensors::deserialize(&bytes).is_ok());
                 for info in tensors.values() {
                     prop_assert!(info.start <= info.end && info.end <= bytes.len());
                 }

@@ -168,13 +168,7 @@ mod tests {
     use safetensors::tensor::{Dtype, TensorView as Stored};
 
     use super::*;
-
-    fn directory(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("tokenmill-st-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        path
-    }
+    use crate::weights::testing::TempDir;
 
     fn write(directory: &Path, file: &str, tensors: &[(&str, f32)]) {
         let bytes: Vec<[u8; 4]> = tensors.iter().map(|(_, value)| value.to_le_bytes()).collect();
@@ -199,7 +193,7 @@ mod tests {
 
     #[test]
     fn shards_are_one_checkpoint() {
-        let at = directory("shards");
+        let at = TempDir::new();
         write(&at, "one.safetensors", &[("a", 1.0), ("b", 2.0)]);
         write(&at, "two.safetensors", &[("c", 3.0)]);
         write_index(&at, &[("a", "one.safetensors"), ("c", "two.safetensors")]);
@@ -212,7 +206,7 @@ mod tests {
 
     #[test]
     fn wrong_indexes_are_refused() {
-        let at = directory("index");
+        let at = TempDir::new();
         write(&at, "one.safetensors", &[("a", 1.0)]);
         write(&at, "two.safetensors", &[("a", 1.0)]);
         write_index(&at, &[("a", "one.safetensors"), ("b", "two.safetensors")]);
@@ -231,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_directory_needs_one_checkpoint() {
-        let at = directory("single");
+        let at = TempDir::new();
         fails(&at, "no model.safetensors");
         write(&at, "one.safetensors", &[("a", 1.0)]);
         assert_eq!(Safetensors::open(&at).unwrap().names(), ["a"]);
