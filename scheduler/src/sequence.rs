@@ -33,7 +33,8 @@ pub struct SequenceSpec {
     pub priority: i64,
     /// Mixed into the hash of the first block: sequences of different salts share no blocks.
     pub cache_salt: u64,
-    /// Compute every prompt position even if its blocks are cached (prompt log-probabilities).
+    /// Compute every prompt position even if its blocks are cached (prompt log-probabilities, pooling
+    /// over all positions). A preempted sequence then computes them again, from position 0.
     pub skip_prefix_cache: bool,
     /// The sequence ends with `FinishReason::Deadline` at the first `schedule` at or after this time.
     pub deadline: Option<Tick>,

@@ -32,8 +32,9 @@ impl Scheduler {
     }
 
     /// Applies a step that has run. `sampled`: one token per planned sequence that samples, in plan
-    /// order, also for those cancelled meanwhile. A token outside the vocabulary, [`crate::FAILED_TOKEN`] among
-    /// them, ends its sequence with [`FinishReason::Failed`], and its blocks are not found again.
+    /// order, also for those cancelled meanwhile. A token outside the vocabulary, and
+    /// [`crate::FAILED_TOKEN`] is one, ends its sequence with [`FinishReason::Failed`]; its blocks
+    /// are not found again.
     ///
     /// # Panics
     /// When `plan` is not the step that was scheduled last, or `sampled` has another length.
