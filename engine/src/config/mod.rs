@@ -102,7 +102,8 @@ pub struct ModelConfig {
     pub hidden_act: String,
     /// Beginning-of-sequence token.
     pub bos_token: Option<u32>,
-    /// Tokens that end a completion (generation configuration first, then the model's).
+    /// Tokens that end a completion (those of the generation configuration, else the model's), the
+    /// main one first.
     pub eos_tokens: Vec<u32>,
     /// Stored type of most weights: `float32`, `float16`, `bfloat16`, or GGUF's name of it.
     pub dtype: String,

@@ -1,5 +1,7 @@
 //! `config.json`: names and defaults of each family as `transformers` has them, with range checks.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
@@ -160,10 +162,14 @@ impl ModelConfig {
         let rotary_dim = rotary_dim(fields, family, heads.dim, rope.partial)?;
         let (act_field, act) = family.activation;
         let (eps_field, eps) = family.norm_eps;
-        let (bos_token, eos_tokens) = ends(fields, Fields::new(generation), family)?;
+        let vocab_size = fields.required_size(&["vocab_size"], MAX_VOCAB)?;
+        let (bos_token, mut eos_tokens) = ends(fields, Fields::new(generation), family)?;
+        // Small models often keep the defaults of large ones; such tokens cannot occur.
+        let exists = |id: &u32| (*id as usize) < vocab_size;
+        eos_tokens.retain(exists);
         Ok(Self {
             architecture,
-            vocab_size: fields.required_size(&["vocab_size"], MAX_VOCAB)?,
+            vocab_size,
             hidden_size,
             intermediate_size: intermediate_size(fields, family, hidden_size)?,
             num_layers: fields.required_size(&["num_hidden_layers", "n_layer"], MAX_LAYERS)?,
@@ -178,7 +184,7 @@ impl ModelConfig {
             sliding_window: sliding_window(fields, family)?,
             tie_word_embeddings: fields.flag("tie_word_embeddings")?.unwrap_or(family.tied),
             hidden_act: fields.text(act_field)?.unwrap_or(act).to_owned(),
-            bos_token,
+            bos_token: bos_token.filter(exists),
             eos_tokens,
             dtype: dtype(fields)?,
             raw,
@@ -342,7 +348,7 @@ fn sliding_window(fields: Fields<'_>, family: &Family) -> Result<Option<u32>, Lo
     Ok(fields.integer(name, 1..=u64::from(MAX_POSITION))?.map(|window| window as u32))
 }
 
-/// The beginning token and the ending ones.
+/// The beginning token and the ending ones, in the order given.
 fn ends(
     config: Fields<'_>,
     generation: Fields<'_>,
@@ -363,8 +369,8 @@ fn ends(
         None if config.is_written(eos) => Vec::new(),
         None => family.eos.into_iter().collect(),
     };
-    eos_tokens.sort_unstable();
-    eos_tokens.dedup();
+    let mut seen = BTreeSet::new();
+    eos_tokens.retain(|id| seen.insert(*id));
     Ok((bos_token, eos_tokens))
 }
 

@@ -1,4 +1,4 @@
-//! Memory-mapped files: the one place of this crate with unsafe code.
+//! Weight files, memory-mapped: the one place of this crate with unsafe code.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,20 @@ use memmap2::Mmap;
 
 use crate::load::LoadError;
 
-/// A whole file, mapped read-only and private.
+/// A whole file, mapped read-only and private, or bytes in memory in its place.
 #[derive(Debug)]
-pub struct MappedFile {
+pub struct WeightFile {
     path: PathBuf,
-    map: Mmap,
+    contents: Contents,
 }
 
-impl MappedFile {
+#[derive(Debug)]
+enum Contents {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl WeightFile {
     /// Maps a regular file. Nothing is read.
     ///
     /// # Errors
@@ -34,7 +40,12 @@ impl MappedFile {
         // while it is served is the operator's part, as with every server that maps its weights;
         // downloads are written under another name and renamed.
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
-        Ok(Self { path: path.to_owned(), map })
+        Ok(Self { path: path.to_owned(), contents: Contents::Mapped(map) })
+    }
+
+    /// Bytes that are not in a file; `name` stands for its path in errors.
+    pub fn in_memory(name: &str, bytes: Vec<u8>) -> Self {
+        Self { path: PathBuf::from(name), contents: Contents::Owned(bytes) }
     }
 
     /// The file.
@@ -44,7 +55,10 @@ impl MappedFile {
 
     /// Its contents.
     pub fn bytes(&self) -> &[u8] {
-        &self.map
+        match &self.contents {
+            Contents::Mapped(map) => map,
+            Contents::Owned(bytes) => bytes,
+        }
     }
 }
 
@@ -55,9 +69,9 @@ mod tests {
     #[test]
     fn directories_and_absent_files_are_errors() {
         let directory = std::env::temp_dir();
-        let error = MappedFile::open(&directory).unwrap_err().to_string();
+        let error = WeightFile::open(&directory).unwrap_err().to_string();
         assert!(error.ends_with("not a regular file"), "{error}");
         let absent = directory.join("tokenmill-no-such-file");
-        assert!(matches!(MappedFile::open(&absent), Err(LoadError::Io { .. })));
+        assert!(matches!(WeightFile::open(&absent), Err(LoadError::Io { .. })));
     }
 }

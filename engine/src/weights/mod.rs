@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 pub use dequantize::dequantize;
 pub use dtype::StoredType;
-pub use mmap::MappedFile;
+pub use mmap::WeightFile;
 
 use crate::load::LoadError;
 

@@ -1,14 +1,19 @@
 //! Tests of GGUF configurations, with files the tests write.
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::weights::WeightFile;
 use crate::weights::gguf::testing::{GgufWriter, tiny_llama};
 use crate::weights::gguf::{Array, token_type};
-use crate::weights::testing::TempDir;
 
 fn read(writer: &GgufWriter) -> Result<ModelConfig, String> {
-    let directory = TempDir::new();
-    let path = directory.write("model.gguf", writer.build());
-    let file = GgufFile::open(&path).map_err(|error| error.to_string())?;
+    read_bytes(writer.build())
+}
+
+fn read_bytes(bytes: Vec<u8>) -> Result<ModelConfig, String> {
+    let file = WeightFile::in_memory("model.gguf", bytes);
+    let file = GgufFile::from_file(file).map_err(|error| error.to_string())?;
     GgufTokenizer::from_metadata(file.metadata())
         .and_then(|tokenizer| ModelConfig::from_gguf(&file, &tokenizer))
         .map_err(|error| error.to_string())
@@ -152,4 +157,24 @@ fn only_control_tokens_are_ends_by_their_text() {
         .texts("tokenizer.ggml.tokens", &["<|im_end|>", "<|endoftext|>"])
         .array("tokenizer.ggml.token_type", Array::I32(kinds));
     assert_eq!(read(&writer).unwrap().eos_tokens, [1]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #[test]
+    fn damaged_files_give_errors_or_sound_configurations(
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut bytes = tiny_llama().build();
+        // The header; in the weights every byte is allowed.
+        let header = bytes.len() / 2;
+        for (index, byte) in damage {
+            bytes[index.index(header)] = byte;
+        }
+        if let Ok(config) = read_bytes(bytes) {
+            prop_assert!(config.norm_eps > 0.0 && config.rope_theta.is_finite());
+            prop_assert!(config.num_heads % config.num_kv_heads == 0);
+            prop_assert!(config.head_dim > 0 && config.hidden_size > 0 && config.vocab_size > 0);
+        }
+    }
 }

@@ -98,6 +98,8 @@ fn gpt2_has_its_own_names() {
     assert_eq!((got.num_heads, got.num_kv_heads, got.head_dim), (8, 8, 3));
     assert_eq!((got.max_position, got.norm_eps, got.hidden_act.as_str()), (32, 1e-4, "relu"));
     assert!(got.tie_word_embeddings);
+    // The family's beginning, 50256, is no token of this vocabulary.
+    assert_eq!((got.bos_token, got.eos_tokens.as_slice()), (None, &[3][..]));
     let mut scaled = gpt2;
     scaled["scale_attn_by_inverse_layer_idx"] = true.into();
     let error = parse(scaled).unwrap_err();
@@ -109,7 +111,7 @@ fn the_generation_configuration_wins_for_the_end() {
     let ends = |config: Value, generation: Value| parse_with(config, generation).unwrap();
     let base = config("LlamaForCausalLM", json!({"eos_token_id": 5, "bos_token_id": 4}));
     let both = ends(base.clone(), json!({"eos_token_id": [9, 7, 9], "bos_token_id": 1}));
-    assert_eq!((both.bos_token, both.eos_tokens.as_slice()), (Some(4), &[7, 9][..]));
+    assert_eq!((both.bos_token, both.eos_tokens.as_slice()), (Some(4), &[9, 7][..]));
     assert_eq!(ends(base, json!({})).eos_tokens, [5]);
     let mut none = config("LlamaForCausalLM", json!({}));
     none["eos_token_id"] = Value::Null;

@@ -84,8 +84,7 @@ fn chat_templates_have_an_order() {
 #[test]
 fn a_gguf_file_opens_alone_and_in_a_directory() {
     let path = TempDir::new();
-    let file = path.join("tiny.gguf");
-    std::fs::write(&file, tiny_llama().build()).unwrap();
+    let file = path.write("tiny.gguf", tiny_llama().build());
     for given in [file.as_path(), &*path] {
         let model = open(given).unwrap();
         assert_eq!(model.path, file);
@@ -94,7 +93,7 @@ fn a_gguf_file_opens_alone_and_in_a_directory() {
         assert_eq!(model.chat_templates.default.as_deref(), Some("{{ messages }}"));
         assert!(matches!(&model.tokenizer, TokenizerFiles::Gguf(found) if found.model == "gpt2"));
     }
-    std::fs::write(path.join("other.gguf"), tiny_llama().build()).unwrap();
+    path.write("other.gguf", tiny_llama().build());
     fails(&path, "2 .gguf files in the directory");
 }
 

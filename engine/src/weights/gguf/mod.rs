@@ -23,7 +23,7 @@ pub use tokenizer::{GgufTokenizer, token_type};
 use self::names::Naming;
 use self::reader::Reader;
 use self::tensors::TensorInfo;
-use super::{Container, MappedFile, RowOrder, StoredType, TensorSource, TensorView, dequantize};
+use super::{Container, RowOrder, StoredType, TensorSource, TensorView, WeightFile, dequantize};
 use crate::load::LoadError;
 
 const MAGIC: [u8; 4] = *b"GGUF";
@@ -44,7 +44,7 @@ struct Header {
 /// A mapped GGUF file.
 #[derive(Debug)]
 pub struct GgufFile {
-    file: MappedFile,
+    file: WeightFile,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     /// Hugging Face name to index into `tensors`.
@@ -59,7 +59,15 @@ impl GgufFile {
     /// # Errors
     /// When it is not GGUF, is malformed or truncated, or is of an unknown architecture.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        let file = MappedFile::open(path)?;
+        Self::from_file(WeightFile::open(path)?)
+    }
+
+    /// Reads the header of a file.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_file(file: WeightFile) -> Result<Self, LoadError> {
+        let path = file.path();
         let Header { metadata, tensors } =
             parse(file.bytes()).map_err(|reason| LoadError::format(path, reason))?;
         refuse_split(&metadata).map_err(|error| error.in_file(path))?;

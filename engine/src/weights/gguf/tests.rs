@@ -7,11 +7,9 @@ use proptest::prelude::*;
 use super::testing::{GgufWriter, tiny_llama};
 use super::*;
 use crate::weights::Weights;
-use crate::weights::testing::TempDir;
 
-/// The file, opened; its directory can go, the mapping stays.
 fn opened(bytes: &[u8]) -> Result<GgufFile, LoadError> {
-    GgufFile::open(&TempDir::new().write("model.gguf", bytes))
+    GgufFile::from_file(WeightFile::in_memory("model.gguf", bytes.to_vec()))
 }
 
 fn refused(writer: &GgufWriter, want: &str) {

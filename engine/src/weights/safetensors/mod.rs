@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::Value;
 
 use self::header::TensorInfo;
-use super::{Container, MappedFile, RowOrder, TensorSource, TensorView};
+use super::{Container, RowOrder, TensorSource, TensorView, WeightFile};
 use crate::config::read_object;
 use crate::load::LoadError;
 
@@ -22,7 +22,7 @@ const MAX_SHARDS: usize = 4096;
 /// Mapped safetensors files.
 #[derive(Debug)]
 pub struct Safetensors {
-    files: Vec<MappedFile>,
+    files: Vec<WeightFile>,
     tensors: BTreeMap<String, (usize, TensorInfo)>,
 }
 
@@ -67,10 +67,21 @@ impl Safetensors {
     /// # Errors
     /// When a file cannot be read or is malformed, or a tensor is in two.
     pub fn open_files(paths: &[PathBuf]) -> Result<Self, LoadError> {
-        let mut files: Vec<MappedFile> = Vec::new();
+        Self::from_files(paths.iter().map(|path| WeightFile::open(path)))
+    }
+
+    /// Reads the headers of files; a tensor may be in one of them only.
+    ///
+    /// # Errors
+    /// As [`Self::open_files`].
+    pub fn from_files(
+        sources: impl IntoIterator<Item = Result<WeightFile, LoadError>>,
+    ) -> Result<Self, LoadError> {
+        let mut files: Vec<WeightFile> = Vec::new();
         let mut tensors: BTreeMap<String, (usize, TensorInfo)> = BTreeMap::new();
-        for path in paths {
-            let file = MappedFile::open(path)?;
+        for file in sources {
+            let file = file?;
+            let path = file.path();
             let found =
                 header::parse(file.bytes()).map_err(|reason| LoadError::format(path, reason))?;
             for (name, info) in found {
