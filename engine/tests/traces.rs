@@ -3,16 +3,22 @@
 //! Random traces drive the engine's state machine over the simulated executor, whose memory would
 //! show any mistake; what each sequence gave is compared with the model run without engine.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use tokenmill_engine::core::{EngineCore, Submission};
+use tokenmill_engine::executor::{
+    Executor, ExecutorError, ExecutorLimits, SequenceInit, StepOutput,
+};
 use tokenmill_engine::handle::EngineConfig;
 use tokenmill_engine::sampling::SamplingParams;
 use tokenmill_engine::sim::{SimConfig, SimExecutor, SimModel};
 use tokenmill_engine::stats::EngineStats;
 use tokenmill_engine::stream::{TokenEvent, TokenStream, detached};
-use tokenmill_scheduler::{CacheGroup, FinishReason, Policy, SequenceSpec, Tick, TokenId};
+use tokenmill_scheduler::{
+    CacheGroup, FinishReason, Policy, SeqKey, SequenceSpec, StepPlan, Tick, TokenId,
+};
 
 const VOCAB: u32 = 48;
 const POISON: TokenId = VOCAB - 1;
@@ -128,9 +134,48 @@ impl Submitted {
     }
 }
 
+/// Watches that sequences are admitted before they run and forgotten once, after they ended.
+struct Audited {
+    inner: SimExecutor,
+    /// By slot.
+    tenants: Arc<Mutex<HashMap<u32, SeqKey>>>,
+}
+
+impl Executor for Audited {
+    fn limits(&self) -> &ExecutorLimits {
+        self.inner.limits()
+    }
+
+    fn admit(&mut self, sequence: SequenceInit<'_>) {
+        let tenant =
+            self.tenants.lock().expect("one thread").insert(sequence.key.slot, sequence.key);
+        assert_eq!(tenant, None, "the last tenant was not forgotten");
+        self.inner.admit(sequence);
+    }
+
+    fn launch(&mut self, plan: &StepPlan) -> Result<(), ExecutorError> {
+        for planned in &plan.sequences {
+            let tenant = self.tenants.lock().expect("one thread").get(&planned.key.slot).copied();
+            assert_eq!(tenant, Some(planned.key), "planned without being admitted");
+        }
+        self.inner.launch(plan)
+    }
+
+    fn collect(&mut self, plan: &StepPlan, output: &mut StepOutput) -> Result<(), ExecutorError> {
+        self.inner.collect(plan, output)
+    }
+
+    fn forget(&mut self, key: SeqKey) {
+        let tenant = self.tenants.lock().expect("one thread").remove(&key.slot);
+        assert_eq!(tenant, Some(key), "forgotten without being admitted");
+        self.inner.forget(key);
+    }
+}
+
 /// The engine, driven by hand.
 struct Harness {
     core: EngineCore,
+    tenants: Arc<Mutex<HashMap<u32, SeqKey>>>,
     stats: Arc<EngineStats>,
     model: SimModel,
     requests: Vec<Submitted>,
@@ -153,9 +198,11 @@ impl Harness {
         let model = SimModel::new(&config);
         let scheduler = engine.scheduler(&config.limits);
         let stats = Arc::new(EngineStats::default());
-        let executor = Box::new(SimExecutor::new(config));
+        let tenants = Arc::new(Mutex::new(HashMap::new()));
+        let executor =
+            Box::new(Audited { inner: SimExecutor::new(config), tenants: Arc::clone(&tenants) });
         let core = EngineCore::new(executor, scheduler, Arc::clone(&stats)).expect("valid limits");
-        Self { core, stats, model, requests: Vec::new(), waiting: Vec::new(), steps: 0 }
+        Self { core, tenants, stats, model, requests: Vec::new(), waiting: Vec::new(), steps: 0 }
     }
 
     fn submit(&mut self, request: &Request) {
@@ -240,6 +287,7 @@ impl Harness {
         let ended: u64 = reasons.iter().map(|&reason| self.stats.finished(reason)).sum();
         assert_eq!(ended, self.requests.len() as u64, "each request ends exactly once");
         assert_eq!(self.stats.blocks_free.get(), self.stats.blocks_total.get(), "blocks return");
+        assert!(self.tenants.lock().expect("one thread").is_empty(), "every sequence is forgotten");
     }
 }
 

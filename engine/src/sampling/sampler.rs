@@ -247,6 +247,16 @@ mod tests {
     }
 
     #[test]
+    fn the_kth_token_takes_the_kth_random_number() {
+        let params = SamplingParams { seed: 21, ..SamplingParams::default() };
+        let (mut sequence, mut scratch) = (sequence(&params), SamplerScratch::default());
+        let even = [0.0f32; 10];
+        let got: Vec<_> = (0..50).map(|_| sequence.sample(&even, &mut scratch).0).collect();
+        let want: Vec<_> = (0..50).map(|k| (random::uniform(21, k) * 10.0) as TokenId).collect();
+        assert_eq!(got, want);
+    }
+
+    #[test]
     fn rows_that_are_not_numbers_fail_and_so_does_masking_everything() {
         let mut scratch = SamplerScratch::default();
         let greedy = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
