@@ -87,13 +87,7 @@ pub fn act(pool: &ThreadPool, f: Activation, x: &mut [f32]) {
 ///
 /// # Panics
 /// When the lengths are not those of `tokens` rows.
-pub fn act_mul(
-    pool: &ThreadPool,
-    f: Activation,
-    gate_up: &[f32],
-    tokens: usize,
-    out: &mut [f32],
-) {
+pub fn act_mul(pool: &ThreadPool, f: Activation, gate_up: &[f32], tokens: usize, out: &mut [f32]) {
     if tokens == 0 {
         assert!(gate_up.is_empty() && out.is_empty(), "no tokens, no values");
         return;
@@ -140,7 +134,13 @@ fn value(f: Activation, x: f64) -> f64 {
         }
         Activation::Gelu => 0.5 * x * erfc(-x * std::f64::consts::FRAC_1_SQRT_2),
         // Written so that NaN stays NaN.
-        Activation::Relu => if x < 0.0 { 0.0 } else { x },
+        Activation::Relu => {
+            if x < 0.0 {
+                0.0
+            } else {
+                x
+            }
+        }
         Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
     }
 }
@@ -222,7 +222,7 @@ mod tests {
         for (x, want) in [
             (0.0, 1.0),
             (0.5, 0.479_500_122_186_953_5),
-            (-1.0, 1.842_700_792_949_714_9),
+            (-1.0, 1.842_700_792_949_715),
             (2.0, 0.004_677_734_981_047_266),
             (3.0, 2.209_049_699_858_544e-5),
             (5.0, 1.537_459_794_428_035e-12),

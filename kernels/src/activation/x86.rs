@@ -13,7 +13,7 @@ fn sigmoid_times<S: Simd>(simd: S, x: S::F, slope: f32) -> S::F {
 #[inline(always)]
 fn gelu_tanh<S: Simd>(simd: S, x: S::F) -> S::F {
     // sqrt(2 / pi), and 0.044715 times it.
-    let (a, b) = (simd.splat(0.797_884_56), simd.splat(0.035_677_408));
+    let (a, b) = (simd.splat(0.797_884_6), simd.splat(0.035_677_408));
     let inner = simd.mul(x, simd.fma(simd.mul(x, x), b, a));
     // Above 10 the hyperbolic tangent is 1; the bound keeps the cube of huge values from mattering.
     let inner = simd.max(simd.splat(-10.0), simd.min(simd.splat(10.0), inner));
@@ -60,13 +60,7 @@ fn map<S: Simd>(simd: S, x: &mut [f32], f: impl Fn(S::F) -> S::F) {
 }
 
 #[inline(always)]
-fn map_mul<S: Simd>(
-    simd: S,
-    gate: &[f32],
-    up: &[f32],
-    out: &mut [f32],
-    f: impl Fn(S::F) -> S::F,
-) {
+fn map_mul<S: Simd>(simd: S, gate: &[f32], up: &[f32], out: &mut [f32], f: impl Fn(S::F) -> S::F) {
     let inputs = gate.chunks(S::LANES).zip(up.chunks(S::LANES));
     for (out, (gate, up)) in out.chunks_mut(S::LANES).zip(inputs) {
         simd.store(out, simd.mul(f(simd.load(gate)), simd.load(up)));

@@ -243,13 +243,7 @@ fn pair<E: Element>(shape: &Shape) -> Pair<E> {
 ///
 /// # Panics
 /// When `k`, `v` and `slots` differ in rows, a row is not `kv_heads * head_dim` wide, or a slot is not in the cache.
-pub fn write_kv(
-    pool: &ThreadPool,
-    cache: &mut KvCache,
-    k: Rows<'_>,
-    v: Rows<'_>,
-    slots: &[u32],
-) {
+pub fn write_kv(pool: &ThreadPool, cache: &mut KvCache, k: Rows<'_>, v: Rows<'_>, slots: &[u32]) {
     let shape = cache.shape;
     let width = shape.kv_heads * shape.head_dim;
     assert!(k.len() == slots.len() && v.len() == slots.len(), "one slot for each row of k and v");
@@ -279,7 +273,8 @@ fn write<E: Element>(
     // Split by head and not by token: heads never share memory, whatever the slots.
     split_rows(pool, shape.kv_heads, slots.len() * head_dim * 4, &|heads| {
         for (token, &slot) in slots.iter().enumerate() {
-            let (block, offset) = (slot as usize / shape.block_size, slot as usize % shape.block_size);
+            let (block, offset) =
+                (slot as usize / shape.block_size, slot as usize % shape.block_size);
             for head in heads.clone() {
                 let columns = head * head_dim..(head + 1) * head_dim;
                 let start = shape.key_tile(block, head, offset);

@@ -91,7 +91,10 @@ pub struct AttentionSeq {
 /// # Panics
 /// When shapes do not fit each other, sequences are not in order of their rows or share some, a block table is too
 /// short for the positions, or an entry that a query needs is not a block of the cache.
-#[expect(clippy::too_many_arguments, reason = "one operand each; the order is that of the other kernels")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one operand each; the order is that of the other kernels"
+)]
 pub fn paged_attention(
     pool: &ThreadPool,
     spec: &AttentionSpec,
@@ -197,7 +200,8 @@ impl Unit<'_> {
     /// Block and offset of a position.
     fn place(&self, position: usize) -> (usize, usize) {
         let size = self.cache.block_size();
-        (self.table[position / size] as usize, position % size)
+        // The size is a power of two; a division here would cost as much as the arithmetic of a key.
+        (self.table[position >> size.trailing_zeros()] as usize, position & (size - 1))
     }
 }
 
@@ -266,7 +270,8 @@ fn reference_score<E: Element>(unit: &Unit<'_>, pair: &Pair<E>, q: &[f32], posit
     let (shape, (block, offset)) = (unit.cache.shape(), unit.place(position));
     let start = shape.key_tile(block, unit.kv_head, offset) + offset % shape.tile();
     let keys = pair.keys[start..].iter().step_by(shape.tile());
-    let score: f64 = q.iter().zip(keys).map(|(&q, key)| f64::from(q) * f64::from(key.widen())).sum();
+    let score: f64 =
+        q.iter().zip(keys).map(|(&q, key)| f64::from(q) * f64::from(key.widen())).sum();
     match unit.spec.softcap {
         Some(cap) => f64::from(cap) * (score / f64::from(cap)).tanh(),
         None => score,

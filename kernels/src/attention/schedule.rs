@@ -170,8 +170,7 @@ pub(super) fn run(
         splits * sizes.state(largest) <= MAX_APART * sizes.decode_state()
     };
     grow(&mut scratch.workers, threads * sizes.worker());
-    let context =
-        Context { run, step, sizes, tiles: &scratch.tiles, out: SharedMut::new(out) };
+    let context = Context { run, step, sizes, tiles: &scratch.tiles, out: SharedMut::new(out) };
     if apart {
         let stride = sizes.state(largest);
         grow(&mut scratch.apart, splits * stride);

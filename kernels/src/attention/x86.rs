@@ -25,12 +25,7 @@ instantiate! {
 }
 
 #[inline(always)]
-fn run<S: Simd, E: Element>(
-    simd: S,
-    unit: &Unit<'_>,
-    pair: &Pair<E>,
-    partial: &mut Partial<'_>,
-) {
+fn run<S: Simd, E: Element>(simd: S, unit: &Unit<'_>, pair: &Pair<E>, partial: &mut Partial<'_>) {
     partial.max[..unit.rows].fill(f32::NEG_INFINITY);
     partial.sum[..unit.rows].fill(0.0);
     partial.out.fill(0.0);
@@ -107,24 +102,23 @@ fn score_rows<S: Simd, E: Element, const R: usize>(
     for d in (0..head_dim / 2 * 2).step_by(2) {
         // SAFETY: `d + 1 < head_dim`, so the vectors end inside `keys` by the assertion above.
         let (a, b) = unsafe { (at(simd, keys, d * step), at(simd, keys, (d + 1) * step)) };
-        for r in 0..R {
+        for (r, (even, odd)) in even.iter_mut().zip(&mut odd).enumerate() {
             // SAFETY: `r < R` and `d + 1 < head_dim`, so the values lie inside `q` by the assertion above.
-            let (x, y) = unsafe {
-                (q.get_unchecked(r * width + d), q.get_unchecked(r * width + d + 1))
-            };
-            even[r] = simd.fma(simd.splat(*x), a, even[r]);
-            odd[r] = simd.fma(simd.splat(*y), b, odd[r]);
+            let (x, y) =
+                unsafe { (q.get_unchecked(r * width + d), q.get_unchecked(r * width + d + 1)) };
+            *even = simd.fma(simd.splat(*x), a, *even);
+            *odd = simd.fma(simd.splat(*y), b, *odd);
         }
     }
     if !head_dim.is_multiple_of(2) {
         // SAFETY: the last vector ends inside `keys` by the assertion above.
         let a = unsafe { at(simd, keys, (head_dim - 1) * step) };
-        for r in 0..R {
-            even[r] = simd.fma(simd.splat(q[r * width + head_dim - 1]), a, even[r]);
+        for (r, even) in even.iter_mut().enumerate() {
+            *even = simd.fma(simd.splat(q[r * width + head_dim - 1]), a, *even);
         }
     }
-    for r in 0..R {
-        simd.store(&mut scores[r * SCORE_STRIDE..][..S::LANES], simd.add(even[r], odd[r]));
+    for (r, (even, odd)) in even.into_iter().zip(odd).enumerate() {
+        simd.store(&mut scores[r * SCORE_STRIDE..][..S::LANES], simd.add(even, odd));
     }
     R
 }
@@ -132,13 +126,7 @@ fn score_rows<S: Simd, E: Element, const R: usize>(
 /// Turns a row's scores into weights `e^(score - max)`, 0 where the query does not see the key, and moves its maximum
 /// and sum on.
 #[inline(always)]
-fn weigh<S: Simd>(
-    simd: S,
-    unit: &Unit<'_>,
-    partial: &mut Partial<'_>,
-    row: usize,
-    base: usize,
-) {
+fn weigh<S: Simd>(simd: S, unit: &Unit<'_>, partial: &mut Partial<'_>, row: usize, base: usize) {
     let keys = unit.keys_of(row);
     let (first, end) = (keys.start.saturating_sub(base), keys.end.saturating_sub(base));
     let scores = &mut partial.scores[row * SCORE_STRIDE..][..KEY_TILE];
@@ -190,10 +178,16 @@ impl<'a, E: Element> ValueRows<'a, E> {
         let shape = unit.cache.shape();
         let (values, width, len): (&[E], _, _) = (&pair.values, shape.value_width(), keys.len());
         let mut starts = [0; KEY_TILE];
-        for (start, position) in starts.iter_mut().zip(keys) {
+        let (mut filled, mut position) = (0, keys.start);
+        while position < keys.end {
             let (block, offset) = unit.place(position);
-            *start = shape.value_row(block, unit.kv_head, offset);
-            assert!(*start + width <= values.len(), "a value row lies in the cache");
+            let count = (shape.block_size - offset).min(keys.end - position);
+            let first = shape.value_row(block, unit.kv_head, offset);
+            assert!(first + count * width <= values.len(), "the value rows lie in the cache");
+            for (index, start) in starts[filled..filled + count].iter_mut().enumerate() {
+                *start = first + index * width;
+            }
+            (filled, position) = (filled + count, position + count);
         }
         Self { values, starts, len, width }
     }
@@ -274,11 +268,11 @@ fn add_columns<S: Simd, E: Element, const R: usize, const C: usize>(
     assert!(column + C * S::LANES <= values.width, "the columns lie in the row");
     assert!(rows.weights.len() >= (R - 1) * SCORE_STRIDE + values.len, "one weight for each key");
     let mut sums = [[simd.splat(0.0); C]; R];
-    for r in 0..R {
+    for (r, sums) in sums.iter_mut().enumerate() {
         let rescale = simd.splat(rows.rescale[r]);
-        for c in 0..C {
+        for (c, sum) in sums.iter_mut().enumerate() {
             let out = &rows.out[r * values.width + column + c * S::LANES..];
-            sums[r][c] = simd.mul(simd.load(out), rescale);
+            *sum = simd.mul(simd.load(out), rescale);
         }
     }
     for key in 0..values.len {
@@ -287,18 +281,18 @@ fn add_columns<S: Simd, E: Element, const R: usize, const C: usize>(
             // SAFETY: `key < values.len`, and the columns lie in the row by the assertion above.
             *loaded = unsafe { values.load(simd, key, column + c * S::LANES) };
         }
-        for r in 0..R {
+        for (r, sums) in sums.iter_mut().enumerate() {
             // SAFETY: `r < R` and `key < values.len`, so the weight is there by the assertion above.
             let weight = simd.splat(unsafe { *rows.weights.get_unchecked(r * SCORE_STRIDE + key) });
-            for c in 0..C {
-                sums[r][c] = simd.fma(weight, loaded[c], sums[r][c]);
+            for (sum, value) in sums.iter_mut().zip(loaded) {
+                *sum = simd.fma(weight, value, *sum);
             }
         }
     }
-    for r in 0..R {
-        for c in 0..C {
+    for (r, sums) in sums.into_iter().enumerate() {
+        for (c, sum) in sums.into_iter().enumerate() {
             let out = &mut rows.out[r * values.width + column + c * S::LANES..];
-            simd.store(&mut out[..S::LANES], sums[r][c]);
+            simd.store(&mut out[..S::LANES], sum);
         }
     }
     C

@@ -116,9 +116,11 @@ mod tests {
     /// `scale` rounds once, as the reference does; `softcap` rounds its quotient, `tanh` (4 ulp) and product.
     #[test]
     fn every_map_matches_its_reference() {
-        for (variants, parameter, tolerance) in
-            [(SCALE_VARIANTS, 0.3, 0.0), (SOFTCAP_VARIANTS, 30.0, 1e-6), (SOFTCAP_VARIANTS, 0.1, 1e-6)]
-        {
+        for (variants, parameter, tolerance) in [
+            (SCALE_VARIANTS, 0.3, 0.0),
+            (SOFTCAP_VARIANTS, 30.0, 1e-6),
+            (SOFTCAP_VARIANTS, 0.1, 1e-6),
+        ] {
             for len in LENGTHS {
                 let x: Vec<f32> = values(3, len).iter().map(|x| x * 100.0).collect();
                 let mut want = x.clone();

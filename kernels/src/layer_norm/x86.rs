@@ -7,12 +7,24 @@ use crate::simd::{Simd, instantiate};
 fn layer_norm<S: Simd>(simd: S, norm: &Norm<'_>, row: &mut [f32]) {
     let width = row.len() as f32;
     let zero = simd.splat(0.0);
-    let mean = simd.splat(sum_of(simd, row, #[inline(always)] |x, _| x) / width);
-    let squares = sum_of(simd, row, #[inline(always)] |x, lanes| {
-        // Lanes past the end of the row are no distance from the mean.
-        let distance = simd.select_lanes(0, lanes, simd.sub(x, mean), zero);
-        simd.mul(distance, distance)
-    });
+    let mean = simd.splat(
+        sum_of(
+            simd,
+            row,
+            #[inline(always)]
+            |x, _| x,
+        ) / width,
+    );
+    let squares = sum_of(
+        simd,
+        row,
+        #[inline(always)]
+        |x, lanes| {
+            // Lanes past the end of the row are no distance from the mean.
+            let distance = simd.select_lanes(0, lanes, simd.sub(x, mean), zero);
+            simd.mul(distance, distance)
+        },
+    );
     let scale = simd.splat(1.0 / (squares / width + norm.eps).sqrt());
     for (index, x) in row.chunks_mut(S::LANES).enumerate() {
         let first = index * S::LANES;

@@ -135,7 +135,10 @@ mod tests {
         for variant in VARIANTS.iter().filter(|v| v.isa.is_supported()) {
             let (name, got) = (variant.name, &variant.run);
             let max = (got.max)(row);
-            assert!(max == want || (max.is_nan() && want.is_nan()), "{name}: max {max}, not {want}");
+            assert!(
+                max == want || (max.is_nan() && want.is_nan()),
+                "{name}: max {max}, not {want}"
+            );
             if want.is_finite() {
                 // `exp` is within 2 ulp, and blocks of 256 are summed in f32.
                 let (got, want) = ((got.sum_exp)(row, want), (reference.sum_exp)(row, want));
@@ -143,7 +146,11 @@ mod tests {
             }
             for &probe in probes {
                 assert_eq!((got.position)(row, probe), position_reference(row, probe), "{name}");
-                assert_eq!((got.count_above)(row, probe), count_above_reference(row, probe), "{name}");
+                assert_eq!(
+                    (got.count_above)(row, probe),
+                    count_above_reference(row, probe),
+                    "{name}"
+                );
                 for start in [0, row.len() / 2, row.len()] {
                     let want = next_above_reference(row, start, probe);
                     assert_eq!((got.next_above)(row, start, probe), want, "{name} {start} {probe}");

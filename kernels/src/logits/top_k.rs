@@ -57,8 +57,12 @@ mod tests {
     use crate::testing::values;
 
     fn check(row: &[f32], k: usize) {
-        let mut want: Vec<(u32, f32)> =
-            row.iter().enumerate().map(|(id, &x)| (id as u32, x)).filter(|x| !x.1.is_nan()).collect();
+        let mut want: Vec<(u32, f32)> = row
+            .iter()
+            .enumerate()
+            .map(|(id, &x)| (id as u32, x))
+            .filter(|x| !x.1.is_nan())
+            .collect();
         want.sort_by(order);
         want.truncate(k);
         for variant in VARIANTS.iter().filter(|v| v.isa.is_supported()) {

@@ -26,15 +26,25 @@ impl RopeTable {
     /// The angle is the product in `f32`, as the reference implementations compute it; cosine and sine are taken
     /// in `f64` and rounded once.
     pub fn new(inv_freq: &[f32], attention_factor: f32, max_pos: usize) -> Self {
-        let angles = (0..max_pos)
-            .flat_map(|position| inv_freq.iter().map(move |&frequency| position as f32 * frequency));
+        let angles = (0..max_pos).flat_map(|position| {
+            inv_freq.iter().map(move |&frequency| position as f32 * frequency)
+        });
+        Self::from_angles(angles, attention_factor, inv_freq.len())
+    }
+
+    /// The table of given angles in radians, `[positions, pairs]` row-major: for frequencies that depend on the position.
+    pub fn from_angles(
+        angles: impl Iterator<Item = f32>,
+        attention_factor: f32,
+        pairs: usize,
+    ) -> Self {
         let (cos, sin) = angles
             .map(|angle| {
                 let (sin, cos) = f64::from(angle).sin_cos();
                 (cos as f32 * attention_factor, sin as f32 * attention_factor)
             })
             .unzip();
-        Self { cos, sin, pairs: inv_freq.len() }
+        Self { cos, sin, pairs }
     }
 
     /// Number of positions.
