@@ -1,10 +1,12 @@
 //! Instruction sets and the tables of kernel variants.
 //!
-//! Every kernel lists its variants in one table, scalar reference first; dispatch, tests and benches read the same
-//! table. Detection asks the processor at run time, so one binary serves every machine of an architecture. Nothing
-//! here reads the environment: the choice is a value that a caller can print.
+//! Every kernel lists its variants in one table, scalar reference first; dispatch, tests and
+//! benches read the same table. Detection asks the processor at run time, so one binary serves
+//! every machine of an architecture. Nothing here reads the environment: the choice is a value that
+//! a caller can print.
 
-/// An instruction set that a kernel variant needs. Later entries are stronger on the machines that have them.
+/// An instruction set that a kernel variant needs. Later entries are stronger on the machines that
+/// have them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// Portable code: present everywhere.
@@ -86,7 +88,8 @@ pub struct Variant<F> {
 /// The last variant of a table that this machine supports.
 ///
 /// # Panics
-/// When the table has no supported variant: tables start with the scalar reference, so an empty table is our bug.
+/// When the table has no supported variant: tables start with the scalar reference, so an empty
+/// table is our bug.
 pub fn select<F>(variants: &'static [Variant<F>]) -> &'static Variant<F> {
     variants
         .iter()

@@ -1,10 +1,11 @@
 //! A fork-join pool for kernels: a fork and join of a hot pool costs about a microsecond.
 //!
-//! A job is a number of parts and one closure. Threads claim parts from one atomic counter, so a thread that the
-//! operating system has taken off its core delays at most the part that it holds, never those it did not claim. Idle workers
-//! spin for a few tens of microseconds, the gap between two kernels of a step, and then park. The calling thread
-//! takes part. The pool deliberately knows nothing of priorities, nesting or work stealing: a `run` inside a `run`
-//! executes its parts on the thread that asked.
+//! A job is a number of parts and one closure. Threads claim parts from one atomic counter, so a
+//! thread that the operating system has taken off its core delays at most the part that it holds,
+//! never those it did not claim. Idle workers spin for a few tens of microseconds, the gap between
+//! two kernels of a step, and then park. The calling thread takes part. The pool deliberately knows
+//! nothing of priorities, nesting or work stealing: a `run` inside a `run` executes its parts on
+//! the thread that asked.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -16,7 +17,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long an idle worker spins before it parks: longer than the gap between two kernels, shorter than a time slice.
+/// How long an idle worker spins before it parks: longer than the gap between two kernels, shorter
+/// than a time slice.
 const SPIN: Duration = Duration::from_micros(40);
 
 /// Spins between two looks at the clock, or before the waiting caller starts to yield its core.
@@ -32,8 +34,8 @@ pub struct ThreadPool {
 }
 
 impl ThreadPool {
-    /// A pool of `threads` threads, the caller of [`run`](Self::run) included: `threads - 1` are started.
-    /// Zero means one.
+    /// A pool of `threads` threads, the caller of [`run`](Self::run) included: `threads - 1` are
+    /// started. Zero means one.
     ///
     /// # Panics
     /// When the operating system refuses to start a thread.
@@ -56,9 +58,9 @@ impl ThreadPool {
         self.workers.len() + 1
     }
 
-    /// Calls `body(part)` once for each part in `0..parts`, on the caller and the workers, and returns when all are
-    /// done. Parts start in ascending order. A call from inside a part, or while another thread uses the pool, runs its
-    /// parts on the calling thread.
+    /// Calls `body(part)` once for each part in `0..parts`, on the caller and the workers, and
+    /// returns when all are done. Parts start in ascending order. A call from inside a part, or
+    /// while another thread uses the pool, runs its parts on the calling thread.
     ///
     /// # Panics
     /// When a part panics, with the payload of the first one, after every part has ended.
@@ -77,8 +79,8 @@ impl ThreadPool {
         }
     }
 
-    /// Splits `data` into chunks of `chunk_len` elements (the last may be shorter) and calls `body(index, chunk)` once
-    /// for each, in parallel.
+    /// Splits `data` into chunks of `chunk_len` elements (the last may be shorter) and calls
+    /// `body(index, chunk)` once for each, in parallel.
     ///
     /// # Panics
     /// When `chunk_len` is zero, and as [`run`](Self::run).
@@ -93,13 +95,15 @@ impl ThreadPool {
         let shared = SharedMut::new(data);
         self.run(len.div_ceil(chunk_len), &|index| {
             let start = index * chunk_len;
-            // SAFETY: chunks of different indices do not overlap and `run` hands out each index once.
+            // SAFETY: chunks of different indices do not overlap and `run` hands out each index
+            // once.
             let chunk = unsafe { shared.slice(start..len.min(start + chunk_len)) };
             body(index, chunk);
         });
     }
 
-    /// Calls `body(range)` for contiguous ranges that cover `0..len`, one range per thread but none shorter than
+    /// Calls `body(range)` for contiguous ranges that cover `0..len`, one range per thread but none
+    /// shorter than
     /// `min_len` (unless `len` is): small jobs stay on the caller.
     ///
     /// # Panics
@@ -126,7 +130,8 @@ impl std::fmt::Debug for ThreadPool {
     }
 }
 
-/// The `part`-th of `parts` contiguous ranges that cover `0..len`; their lengths differ by at most one.
+/// The `part`-th of `parts` contiguous ranges that cover `0..len`; their lengths differ by at most
+/// one.
 pub fn part_range(len: usize, parts: usize, part: usize) -> Range<usize> {
     let (each, rest) = (len / parts, len % parts);
     let start = part * each + part.min(rest);
@@ -141,7 +146,8 @@ pub fn part_range(len: usize, parts: usize, part: usize) -> Range<usize> {
 /// let shared = SharedMut::new(&mut squares);
 /// pool.run(8, &|part| {
 ///     // SAFETY: each part takes its own element.
-///     unsafe { shared.slice(part..part + 1) }[0] = part * part;
+///     let place = unsafe { shared.slice(part..part + 1) };
+///     place[0] = part * part;
 /// });
 /// assert_eq!(squares[7], 49);
 /// ```
@@ -152,8 +158,8 @@ pub struct SharedMut<'a, T> {
     owner: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: `SharedMut` gives out `&mut T` on other threads, which is sending `T`; that the places are disjoint is
-// the promise of each caller of `slice`.
+// SAFETY: `SharedMut` gives out `&mut T` on other threads, which is sending `T`; that the places
+// are disjoint is the promise of each caller of `slice`.
 unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
 // SAFETY: as `Sync`: it is a `&mut [T]` in parts.
 unsafe impl<T: Send> Send for SharedMut<'_, T> {}
@@ -184,7 +190,8 @@ impl<'a, T> SharedMut<'a, T> {
     #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise, see Safety")]
     pub unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
-        // SAFETY: `range` lies within the slice that was borrowed mutably for `'a`, so the offset stays inside it.
+        // SAFETY: `range` lies within the slice that was borrowed mutably for `'a`, so the offset
+        // stays inside it.
         let start = unsafe { self.data.add(range.start) };
         // SAFETY: as above, and the caller promises that nothing else refers to these elements.
         unsafe { std::slice::from_raw_parts_mut(start, range.end - range.start) }
@@ -200,7 +207,8 @@ struct Job {
     parts: usize,
 }
 
-/// What the caller and the workers share. The counters lie on cache lines of their own: all threads write them.
+/// What the caller and the workers share. The counters lie on cache lines of their own: all threads
+/// write them.
 struct Shared {
     /// Parts that no thread has claimed. A successful decrement is the licence to read `job`.
     unclaimed: CacheLine<AtomicUsize>,
@@ -219,10 +227,12 @@ struct Shared {
 #[repr(align(128))]
 struct CacheLine<T>(T);
 
-// SAFETY: `job` is written only by the thread that holds `busy`, while no part is claimed or unclaimed, and read only by
-// threads that hold a claim; the claim's decrement synchronises with the publishing store. The rest is `Sync`.
+// SAFETY: `job` is written only by the thread that holds `busy`, while no part is claimed or
+// unclaimed, and read only by threads that hold a claim; the claim's decrement synchronises with
+// the publishing store. The rest is `Sync`.
 unsafe impl Sync for Shared {}
-// SAFETY: the pointer in `job` is used only as described for `Sync`; the closure it points to is `Sync`.
+// SAFETY: the pointer in `job` is used only as described for `Sync`; the closure it points to is
+// `Sync`.
 unsafe impl Send for Shared {}
 
 impl Shared {
@@ -243,15 +253,18 @@ impl Shared {
 
     /// Makes a job claimable and wakes parked workers when there are any. The caller holds `busy`.
     fn publish(&self, parts: usize, body: &(dyn Fn(usize) + Sync), workers: usize) {
-        // SAFETY: only the lifetime changes. Every use of the pointer ends before `run` returns: uses happen under a
-        // claim, and `run` waits until as many parts are done as there were to claim.
+        // SAFETY: only the lifetime changes. Every use of the pointer ends before `run` returns:
+        // uses happen under a claim, and `run` waits until as many parts are done as there were to
+        // claim.
         let body: Body =
             unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Body>(body) };
         self.done.0.store(0, Ordering::Relaxed);
-        // SAFETY: the previous job's parts have all ended and none of this one is claimable yet, so no thread reads it.
+        // SAFETY: the previous job's parts have all ended and none of this one is claimable yet, so
+        // no thread reads it.
         unsafe { *self.job.get() = Job { body, parts } };
         self.unclaimed.0.store(parts, Ordering::Release);
-        // Pairs with the fence in `park`: either this thread sees the worker parked or the worker sees the parts.
+        // Pairs with the fence in `park`: either this thread sees the worker parked or the worker
+        // sees the parts.
         fence(Ordering::SeqCst);
         if self.parked.load(Ordering::Relaxed) > 0 {
             let guard = self.park.lock().unwrap_or_else(PoisonError::into_inner);
@@ -271,7 +284,8 @@ impl Shared {
             .0
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, |left| left.checked_sub(1));
         let Ok(left) = claim else { return false };
-        // SAFETY: this thread holds a claim, so the job is published and stays until the claim is counted in `done`.
+        // SAFETY: this thread holds a claim, so the job is published and stays until the claim is
+        // counted in `done`.
         let job = unsafe { *self.job.get() };
         // SAFETY: as above: the closure outlives the claim because `run` waits for it.
         let body = unsafe { &*job.body };

@@ -1,4 +1,5 @@
-//! Value generators and comparisons for kernel tests and benches: seeded, so that a failure repeats.
+//! Value generators and comparisons for kernel tests and benches: seeded, so that a failure
+//! repeats.
 
 /// `len` reproducible values in `[-1, 1)`, the same for the same seed on every machine.
 pub fn values(seed: u64, len: usize) -> Vec<f32> {
@@ -24,10 +25,12 @@ pub fn bits(seed: u64, len: usize) -> Vec<u64> {
         .collect()
 }
 
-/// Asserts `|got - want| <= tolerance * max(1, |want|)` for each element, and NaN exactly where NaN is wanted.
+/// Asserts `|got - want| <= tolerance * max(1, |want|)` for each element, and NaN exactly where NaN
+/// is wanted.
 ///
 /// # Panics
-/// On the first element that differs, naming `label`, the index and both values; and when the lengths differ.
+/// On the first element that differs, naming `label`, the index and both values; and when the
+/// lengths differ.
 #[track_caller]
 pub fn assert_close(label: &str, got: &[f32], want: &[f32], tolerance: f32) {
     assert_eq!(got.len(), want.len(), "{label}: lengths differ");
@@ -42,7 +45,8 @@ pub fn assert_close(label: &str, got: &[f32], want: &[f32], tolerance: f32) {
 /// Asserts that two slices are equal bit for bit (NaN payloads excepted).
 ///
 /// # Panics
-/// On the first element that differs, naming `label`, the index and both values; and when the lengths differ.
+/// On the first element that differs, naming `label`, the index and both values; and when the
+/// lengths differ.
 #[track_caller]
 pub fn assert_same(label: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{label}: lengths differ");

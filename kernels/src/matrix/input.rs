@@ -1,11 +1,12 @@
 //! Activations in the form that the panel products read.
 //!
-//! Tokens are taken in row blocks of at most [`ROWS`]. Within a block, f32 values lie as `[cols][rows]` and quantised ones
-//! as `[cols / 32][rows]`, so a register tile reads them from front to back. One token alone needs no copy of its
-//! f32 values.
+//! Tokens are taken in row blocks of at most [`ROWS`]. Within a block, f32 values lie as
+//! `[cols][rows]` and quantised ones as `[cols / 32][rows]`, so a register tile reads them from
+//! front to back. One token alone needs no copy of its f32 values.
 //!
-//! Quantisation: per 32 elements `scale = max |x| / 127`, `q = round(x / scale)`, ties to even. A block with a NaN or
-//! infinite element gets a NaN scale; one whose largest element is below 1e-35 counts as zero.
+//! Quantisation: per 32 elements `scale = max |x| / 127`, `q = round(x / scale)`, ties to even. A
+//! block with a NaN or infinite element gets a NaN scale; one whose largest element is below 1e-35
+//! counts as zero.
 
 use super::layout::BLOCK;
 use crate::pool::{SharedMut, ThreadPool, part_range};
@@ -31,7 +32,8 @@ pub(crate) struct QuantX {
     pub(crate) minus_8: i32,
 }
 
-/// Working memory of matrix products, reused by every call. Grows when a call needs more than any before.
+/// Working memory of matrix products, reused by every call. Grows when a call needs more than any
+/// before.
 #[derive(Debug, Default)]
 pub struct Scratch {
     floats: Vec<f32>,
@@ -72,7 +74,7 @@ impl Scratch {
             _ => {
                 grow(&mut self.floats, x.len());
                 let floats = &mut self.floats[..x.len()];
-                fill(pool, (x, tokens), floats, &transpose);
+                fill(pool, (x, tokens), floats, transpose);
                 floats
             }
         };
@@ -80,7 +82,7 @@ impl Scratch {
             let len = tokens * (cols / BLOCK);
             grow(&mut self.quants, len);
             let quants = &mut self.quants[..len];
-            fill(pool, (x, tokens), quants, &quantise);
+            fill(pool, (x, tokens), quants, quantise);
             quants
         } else {
             &[]
@@ -134,13 +136,12 @@ fn grow<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
     }
 }
 
-/// Fills `to` row block by row block, in parallel when that pays: `convert(x of the block, rows, part of to)`.
-fn fill<T: Send>(
-    pool: &ThreadPool,
-    (x, tokens): (&[f32], usize),
-    to: &mut [T],
-    convert: &(dyn Fn(&[f32], usize, &mut [T]) + Sync),
-) {
+/// Fills `to` row block by row block, in parallel when that pays: `convert(x of the block, rows,
+/// part of to)`.
+fn fill<T: Send, F>(pool: &ThreadPool, (x, tokens): (&[f32], usize), to: &mut [T], convert: F)
+where
+    F: Fn(&[f32], usize, &mut [T]) + Sync,
+{
     let (cols, per_token, blocks) = (x.len() / tokens, to.len() / tokens, row_blocks(tokens));
     let to = SharedMut::new(to);
     let one = |block: usize| {
@@ -193,8 +194,8 @@ fn quantise_portable(x: &[f32], rows: usize, to: &mut [QuantX]) {
     }
 }
 
-/// Adding and taking off 1.5 * 2^23 rounds to an integer, ties to even, on every processor alike; its low bits are the
-/// integer in two's complement.
+/// Adding and taking off 1.5 * 2^23 rounds to an integer, ties to even, on every processor alike;
+/// its low bits are the integer in two's complement.
 const ROUND: f32 = 12_582_912.0;
 
 /// Below this a block counts as zero: the reciprocal of its scale would overflow.

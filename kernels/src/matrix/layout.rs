@@ -1,7 +1,7 @@
 //! The packed layout, and packing.
 //!
-//! A matrix `[rows, cols]` becomes panels of [`WIDTH`] rows (output columns of the product), each a run of 64-byte lines
-//! read from front to back:
+//! A matrix `[rows, cols]` becomes panels of [`WIDTH`] rows (output columns of the product), each a
+//! run of 64-byte lines read from front to back:
 //!
 //! | type | step along K | lines per step |
 //! |---|---|---|
@@ -9,10 +9,11 @@
 //! | F16 | 1 | 32 x f16 |
 //! | BF16 | 2 | 32 x (k, k + 1), so that a shift and a mask widen them |
 //! | Q8_0 | 32 | 32 x f16 scale; then for each 4 of K 32 x 4 bytes `q + 128` |
-//! | Q4_0 | 32 | 32 x f16 scale; then for each j < 4 32 x 4 bytes: K `4j..4j+4` low, `16+4j..` high nibbles |
+//! | Q4_0 | 32 | 32 x f16 scale; then for each j < 4 32 x 4 bytes of nibbles, below |
 //! | Q4_1 | 32 | 32 x f16 scale; 32 x f16 minimum; nibbles as Q4_0 |
 //!
-//! Missing rows of the last panel and the missing half of a last BF16 pair are zero.
+//! The low nibbles of the 4 bytes are elements `4j..4j + 4` of the block, the high ones
+//! `16 + 4j..16 + 4j + 4`. Missing rows of the last panel and the missing half of a last BF16 pair are zero.
 
 use half::{bf16, f16};
 use thiserror::Error;
@@ -107,7 +108,8 @@ impl WeightType {
 pub enum PackError {
     /// A dimension is zero or the size does not fit the address space.
     #[error(
-        "a {dtype} matrix of {rows} x {cols} cannot be held: both must be at least 1 and the size must fit memory"
+        "a {dtype} matrix of {rows} x {cols} cannot be held: both must be at least 1, and the size \
+         must fit memory"
     )]
     Shape {
         /// Stored type.
@@ -131,7 +133,8 @@ pub enum PackError {
     },
     /// The bytes are not whole rows.
     #[error(
-        "{got} bytes, but a {dtype} row of {cols} columns takes {row_bytes}: whole rows are expected"
+        "{got} bytes, but a {dtype} row of {cols} columns takes {row_bytes}: whole rows are \
+         expected"
     )]
     RowBytes {
         /// Stored type.
@@ -168,11 +171,12 @@ pub struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Packs a whole tensor: `bytes` is row-major `[rows, cols]`, little endian, in the storage of `dtype`.
+    /// Packs a whole tensor: `bytes` is row-major `[rows, cols]`, little endian, in the storage of
+    /// `dtype`.
     ///
     /// # Errors
-    /// [`PackError`] when the shape is empty or too large, the columns are not whole blocks, or the number of bytes
-    /// is not that of the shape.
+    /// [`PackError`] when the shape is empty or too large, the columns are not whole blocks, or the
+    /// number of bytes is not that of the shape.
     pub fn pack(
         dtype: WeightType,
         rows: usize,
@@ -221,8 +225,8 @@ impl PackedMatrix {
         self.lines.len() * size_of::<Line>()
     }
 
-    /// Writes the exact values of the stored weights of `row` (embedding lookup). The type's formula is evaluated in
-    /// f32: exact for all types but Q4_1, whose sum is rounded once.
+    /// Writes the exact values of the stored weights of `row` (embedding lookup). The type's
+    /// formula is evaluated in f32: exact for all types but Q4_1, whose sum is rounded once.
     ///
     /// # Panics
     /// When `row` is not below `rows` or `out` is not `cols` long.
@@ -271,6 +275,7 @@ impl PackedMatrixBuilder {
         if lines.try_reserve_exact(count).is_err() {
             return Err(PackError::Shape { dtype: name, rows, cols });
         }
+        advise_huge_pages(&mut lines);
         lines.resize(count, Line([0; 64]));
         Ok(PackedMatrixBuilder { matrix: PackedMatrix { dtype, rows, cols, lines }, filled: 0 })
     }
@@ -278,8 +283,8 @@ impl PackedMatrixBuilder {
     /// Appends whole rows in the storage of the matrix's type.
     ///
     /// # Errors
-    /// [`PackError::RowBytes`] when `bytes` are not whole rows, [`PackError::Rows`] when they are too many. Nothing
-    /// is appended then.
+    /// [`PackError::RowBytes`] when `bytes` are not whole rows, [`PackError::Rows`] when they are
+    /// too many. Nothing is appended then.
     pub fn push_rows(&mut self, bytes: &[u8]) -> Result<(), PackError> {
         let PackedMatrix { dtype, rows, cols, .. } = self.matrix;
         let row_bytes = cols / dtype.block_len() * dtype.block_bytes();
@@ -321,6 +326,26 @@ impl PackedMatrixBuilder {
         self.filled += 1;
     }
 }
+
+/// Asks for huge pages under the still untouched room of `lines`: products read weights from front
+/// to back, and small pages cost a page walk each 4 KiB and a fault each at load.
+#[cfg(target_os = "linux")]
+fn advise_huge_pages(lines: &mut Vec<Line>) {
+    const HUGE: usize = 2 << 20;
+    let room = lines.spare_capacity_mut();
+    let bytes = size_of_val(room);
+    let skip = room.as_ptr().cast::<u8>().align_offset(HUGE);
+    if cfg!(miri) || bytes < skip.saturating_add(HUGE) {
+        return;
+    }
+    let start = room.as_mut_ptr().wrapping_byte_add(skip);
+    // SAFETY: the range lies within our own allocation, and the advice changes no contents. A
+    // refusal (an error code) leaves small pages, which is as correct.
+    unsafe { libc::madvise(start.cast(), (bytes - skip) / HUGE * HUGE, libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise_huge_pages(_: &mut Vec<Line>) {}
 
 /// Writes `value` as the `index`-th item of its size.
 fn put<const N: usize>(lines: &mut [Line], index: usize, value: [u8; N]) {

@@ -1,15 +1,16 @@
 //! Packed weight matrices and their products with activations.
 //!
-//! A weight is packed once, into panels of 32 output columns that every variant and every number of tokens reads
-//! (`layout.rs`); nothing is kept twice. Float weights meet f32 activations; block-quantised weights meet activations
-//! quantised to 8 bits per 32 elements (`input.rs`).
+//! A weight is packed once, into panels of 32 output columns that every variant and every number
+//! of tokens reads (`layout.rs`); nothing is kept twice. Float weights meet f32 activations;
+//! block-quantised weights meet activations quantised to 8 bits per 32 elements (`input.rs`).
 //!
-//! Every output element is summed in one fixed order along K, whatever the number of tokens, the register tile or the
-//! split over threads: a token's result never depends on its neighbours. Different variants of a float product may differ in
-//! the last bits (fused or separate multiply and add).
+//! Every output element is summed in one fixed order along K, whatever the number of tokens, the
+//! register tile or the split over threads: a token's result never depends on its neighbours.
+//! Different variants may differ in the last bits (fused or separate multiply and add).
 //!
-//! A NaN or infinite activation makes the outputs of its token NaN (or infinite, for float weights), never plausible
-//! numbers. `vdpbf16ps` is deliberately not used: it would round activations to bf16.
+//! A NaN or infinite activation makes the outputs of its token NaN (or infinite, for float
+//! weights), never plausible numbers. `vdpbf16ps` is deliberately not used: it would round
+//! activations to bf16. Processors other than x86-64 run the reference.
 
 mod input;
 mod layout;
@@ -41,10 +42,10 @@ pub static VARIANTS: &[Variant<TileFn>] = &[
 ];
 
 impl PackedMatrix {
-    /// `out[t, r] = sum over k of x[t, k] * weight[r, k] + bias[r]` for each of `tokens` rows of `x`.
+    /// `out[t, r] = sum over k of x[t, k] * weight[r, k] + bias[r]` for each row `t` of `x`.
     ///
-    /// `x` is `[tokens, cols]`, row-major without gaps. Where the result goes and whether it is added is said by
-    /// [`OutMut`].
+    /// `x` is `[tokens, cols]`, row-major without gaps. Where the result goes and whether it is
+    /// added is said by [`OutMut`].
     ///
     /// # Panics
     /// When `x`, `bias` or `out` does not fit the shape.
@@ -61,9 +62,11 @@ impl PackedMatrix {
     }
 }
 
-/// The products of several matrices with one input (query, key and value; gate and up) in one fork-join.
+/// The products of several matrices with one input (query, key and value; gate and up) in one
+/// fork-join.
 ///
-/// `out` is `[tokens, sum of rows]`: the columns of the first matrix, then those of the second, and so on.
+/// `out` is `[tokens, sum of rows]`: the columns of the first matrix, then those of the second, and
+/// so on.
 ///
 /// # Panics
 /// When the matrices differ in `cols`, or `x`, a bias or `out` does not fit the shape.

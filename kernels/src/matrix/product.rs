@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::input::{Forms, Input, QuantX, ROWS, Scratch, row_blocks};
-use super::layout::{Line, PackedMatrix, WIDTH, WeightType};
+use super::layout::{BLOCK, Line, PackedMatrix, WIDTH, WeightType};
 use crate::isa::Variant;
 use crate::pool::{SharedMut, ThreadPool, part_range};
 
@@ -66,7 +66,8 @@ const CACHED_INPUT_BYTES: usize = 384 << 10;
 /// Tasks per thread with many tokens, so that a slow thread is helped out.
 const TASKS_PER_THREAD: usize = 4;
 
-/// Multiplies with a given variant; see [`PackedMatrix::matmul`] and [`matmul_many`](super::matmul_many).
+/// Multiplies with a given variant; see [`PackedMatrix::matmul`] and
+/// [`matmul_many`](super::matmul_many).
 pub(crate) fn multiply(
     variant: &Variant<TileFn>,
     pool: &ThreadPool,
@@ -164,7 +165,8 @@ impl Product<'_> {
         let bias = bias.map(|bias| &bias[panel * WIDTH..][..width]);
         for (token, sums) in rows.zip(sums) {
             let start = token * self.stride + column + panel * WIDTH;
-            // SAFETY: each token and panel is one task's, and columns of different panels do not overlap.
+            // SAFETY: each token and panel is one task's, and columns of different panels do not
+            // overlap.
             let out = unsafe { self.out.slice(start..start + width) };
             store(out, &mut sums[..width], bias, self.accumulate);
         }
@@ -195,7 +197,9 @@ impl Split {
         let row_blocks = row_blocks(tokens);
         let panels: usize = parts.iter().map(|(matrix, _)| matrix.panels()).sum();
         let bytes: usize = parts.iter().map(|(matrix, _)| matrix.bytes()).sum();
-        let input = tokens * parts[0].0.cols() * size_of::<f32>();
+        let quantised = parts.iter().all(|(matrix, _)| matrix.dtype().is_quantised());
+        let block = if quantised { size_of::<QuantX>() } else { BLOCK * size_of::<f32>() };
+        let input = tokens * parts[0].0.cols().div_ceil(BLOCK) * block;
         let row_parts = input.div_ceil(CACHED_INPUT_BYTES).min(row_blocks);
         let wanted = match (threads, row_blocks) {
             (1, _) => 1,

@@ -93,7 +93,8 @@ fn every_variant_matches_the_reference() {
                 for tokens in [1, 3, 13] {
                     let x = values(3, tokens * cols);
                     let want = product(&VARIANTS[0], &pool, &matrix, &x, tokens);
-                    // Fused and separate multiply-adds differ by an ulp of the running sum per step.
+                    // Fused and separate multiply-adds differ by an ulp of the running sum per
+                    // step.
                     let tolerance = 1e-6 * (cols as f32).sqrt().max(2.0);
                     for variant in supported() {
                         let got = product(variant, &pool, &matrix, &x, tokens);

@@ -1,8 +1,9 @@
-//! AVX2 with FMA and F16C: a panel in two halves of 16 columns (float) or four quarters of 8 (8-bit), so that the
-//! accumulators of 4 tokens fit the 16 vector registers.
+//! AVX2 with FMA and F16C: a panel in two halves of 16 columns (float) or four quarters of 8
+//! (8-bit), so that the accumulators of 4 tokens fit the 16 vector registers.
 //!
-//! The 8-bit products are exact integers, as everywhere: 4-bit weights are summed in 16 bits (8 terms of at most
-//! `2 * 15 * 127` fit), 8-bit weights through the sign trick (`2 * 128 * 127` fits).
+//! The 8-bit products are exact integers, as everywhere: 4-bit weights are summed in 16 bits
+//! (8 terms of at most `2 * 15 * 127` fit), 8-bit weights go through the sign trick
+//! (`2 * 128 * 127` fits).
 
 use std::arch::x86_64::*;
 

@@ -1,4 +1,5 @@
-//! AVX-512: one panel is two registers wide, so a row block keeps 2 accumulators per token in registers.
+//! AVX-512: one panel is two registers wide, so a row block keeps 2 accumulators per token in
+//! registers.
 
 use std::arch::x86_64::*;
 
@@ -8,7 +9,7 @@ use super::product::{Sums, Tile};
 use super::x86_avx2;
 
 /// Rows of the 8-bit register tile: each takes 2 integer and 2 float accumulators.
-const QUANT_ROWS: usize = 6;
+const QUANT_ROWS: usize = 4;
 
 const F32: u8 = 0;
 const F16: u8 = 1;
@@ -153,7 +154,7 @@ fn quantised<const KIND: u8>(tile: &Tile<'_>, sums: &mut Sums) {
     for half in 0..halves {
         let rows = crate::pool::part_range(tile.rows, halves, half);
         let x = Columns { quants: tile.quants, rows: tile.rows, first: rows.start };
-        with_rows!(rows.len(), quantised_rows::<KIND>(tile.panel, x, &mut sums[rows]), 1 2 3 4 5 6);
+        with_rows!(rows.len(), quantised_rows::<KIND>(tile.panel, x, &mut sums[rows]), 1 2 3 4);
     }
 }
 
