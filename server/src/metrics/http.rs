@@ -1,0 +1,110 @@
+//! Counts of the HTTP layer, by route.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::histogram::Histogram;
+
+/// Buckets of `http_request_duration_seconds`.
+const DURATION: &[f64] = &[0.1, 0.5, 1.0];
+/// Buckets of `http_request_duration_highr_seconds`.
+const DURATION_FINE: &[f64] = &[
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0,
+    7.5, 10.0, 30.0, 60.0,
+];
+
+/// One answered request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exchange<'a> {
+    /// The route's pattern, `none` without one.
+    pub(crate) handler: &'a str,
+    pub(crate) method: &'a str,
+    pub(crate) status: u16,
+    pub(crate) duration: Duration,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+}
+
+/// Sum and count.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sum {
+    pub(super) sum: u64,
+    pub(super) count: u64,
+}
+
+impl Sum {
+    fn add(&mut self, value: u64) {
+        self.sum = self.sum.saturating_add(value);
+        self.count += 1;
+    }
+}
+
+/// What is known of one handler and method.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) by_status: BTreeMap<&'static str, u64>,
+    pub(super) duration: Histogram,
+    pub(super) request_bytes: Sum,
+    pub(super) response_bytes: Sum,
+}
+
+/// Counts of every route. Touched once per request.
+#[derive(Debug)]
+pub(crate) struct HttpMetrics {
+    routes: Mutex<BTreeMap<(String, String), Route>>,
+    pub(super) fine: Histogram,
+}
+
+impl Default for HttpMetrics {
+    fn default() -> Self {
+        Self { routes: Mutex::default(), fine: Histogram::seconds(DURATION_FINE) }
+    }
+}
+
+/// The class that the label `status` carries.
+fn class(status: u16) -> &'static str {
+    match status / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
+}
+
+/// Methods that get a label of their own; a client can make up others.
+fn known_method(method: &str) -> &str {
+    match method {
+        "GET" | "POST" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" => method,
+        _ => "OTHER",
+    }
+}
+
+impl HttpMetrics {
+    /// Counts an exchange.
+    pub(crate) fn record(&self, exchange: Exchange<'_>) {
+        let seconds = exchange.duration.as_secs_f64();
+        self.fine.observe(seconds);
+        let key = (exchange.handler.to_owned(), known_method(exchange.method).to_owned());
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let route = routes.entry(key).or_insert_with(|| Route {
+            by_status: BTreeMap::new(),
+            duration: Histogram::seconds(DURATION),
+            request_bytes: Sum::default(),
+            response_bytes: Sum::default(),
+        });
+        *route.by_status.entry(class(exchange.status)).or_default() += 1;
+        route.duration.observe(seconds);
+        route.request_bytes.add(exchange.request_bytes);
+        route.response_bytes.add(exchange.response_bytes);
+    }
+
+    /// Calls `visit` with handler, method and counts of every route.
+    pub(super) fn visit(&self, mut visit: impl FnMut(&str, &str, &Route)) {
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((handler, method), route) in routes.iter() {
+            visit(handler, method, route);
+        }
+    }
+}

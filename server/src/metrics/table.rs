@@ -1,0 +1,343 @@
+//! The table of everything that `/metrics` publishes.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use tokenmill_engine::stats::StepPart;
+
+use super::histogram::Histogram;
+use super::text::{Buckets, Family};
+use super::{CANCELLER_LABELS, FINISHED_LABELS, ModelMetrics, process};
+use crate::app::App;
+use crate::registry::Generative;
+
+/// Prometheus' type of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Buckets, sum and count.
+    Histogram,
+    /// Sum and count.
+    Summary,
+}
+
+impl Kind {
+    fn label(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+            Kind::Summary => "summary",
+        }
+    }
+}
+
+/// A model with the name that its series carry.
+pub(super) struct ModelScope<'a> {
+    pub(super) name: &'a str,
+    pub(super) model: &'a Generative,
+}
+
+/// How a family's samples are made.
+#[derive(Clone, Copy)]
+pub(super) enum Write {
+    /// Once.
+    Server(fn(&App, &mut Family<'_>)),
+    /// Once per language model, with the labels `model_name` and `engine`.
+    Model(fn(&ModelScope<'_>, &mut Family<'_>)),
+}
+
+/// One family.
+pub struct Metric {
+    /// As it is on the wire (histograms and summaries add their suffixes).
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// Labels besides `model_name` and `engine`, separated by commas.
+    pub labels: &'static str,
+    /// What it means.
+    pub help: &'static str,
+    pub(super) write: Write,
+}
+
+impl Metric {
+    const fn server(
+        name: &'static str,
+        kind: Kind,
+        labels: &'static str,
+        help: &'static str,
+        write: fn(&App, &mut Family<'_>),
+    ) -> Self {
+        Self { name, kind, labels, help, write: Write::Server(write) }
+    }
+
+    const fn model(
+        name: &'static str,
+        kind: Kind,
+        labels: &'static str,
+        help: &'static str,
+        write: fn(&ModelScope<'_>, &mut Family<'_>),
+    ) -> Self {
+        Self { name, kind, labels, help, write: Write::Model(write) }
+    }
+
+    pub(super) fn header(&self, out: &mut String) {
+        let Self { name, kind, help, .. } = self;
+        out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {}\n", kind.label()));
+    }
+}
+
+/// The document about [`METRICS`], as `docs/metrics.md` holds it.
+pub fn document() -> String {
+    let mut out = String::from(
+        "# Metrics\n\nGenerated from the table in `server/src/metrics/table.rs`; a test compares the two. \
+         `GET /metrics` answers in\nPrometheus' text format. Every series exists from the start. Families \
+         marked *model* carry the labels `model_name` (the\nfirst served name) and `engine`.\n\n\
+         | name | type | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for metric in METRICS {
+        let model = matches!(metric.write, Write::Model(_));
+        let labels: Vec<String> = model
+            .then(|| "*model*".to_owned())
+            .into_iter()
+            .chain(
+                metric
+                    .labels
+                    .split(',')
+                    .filter(|label| !label.is_empty())
+                    .map(|label| format!("`{label}`")),
+            )
+            .collect();
+        let Metric { name, kind, help, .. } = metric;
+        out.push_str(&format!(
+            "| `{name}` | {} | {} | {help} |\n",
+            kind.label(),
+            labels.join(", ")
+        ));
+    }
+    out
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Relaxed)
+}
+
+fn histogram(family: &mut Family<'_>, histogram: &Histogram) {
+    let (bounds, counts) = (histogram.bounds(), histogram.counts().collect());
+    family.buckets(&[], &Buckets { bounds, counts, sum: histogram.sum() });
+}
+
+fn engine_histogram(
+    family: &mut Family<'_>,
+    labels: &[(&str, &str)],
+    histogram: &tokenmill_engine::stats::Histogram,
+) {
+    let (bounds, counts) = (histogram.bounds(), histogram.counts().collect());
+    family.buckets(labels, &Buckets { bounds, counts, sum: histogram.sum() });
+}
+
+fn own<'a>(scope: &ModelScope<'a>) -> &'a ModelMetrics {
+    &scope.model.metrics
+}
+
+fn stats<'a>(scope: &ModelScope<'a>) -> &'a tokenmill_engine::stats::EngineStats {
+    scope.model.engine.stats()
+}
+
+fn optional(family: &mut Family<'_>, value: Option<f64>) {
+    if let Some(value) = value {
+        family.value(&[], value);
+    }
+}
+
+/// Python's spelling, which readers of `vllm:cache_config_info` expect.
+fn python(value: bool) -> &'static str {
+    if value { "True" } else { "False" }
+}
+
+fn cache_config(scope: &ModelScope<'_>, family: &mut Family<'_>) {
+    let limits = scope.model.engine.limits();
+    let blocks: u64 =
+        limits.groups.iter().map(|group| u64::from(group.num_blocks)).min().unwrap_or(0);
+    let tokens = blocks * u64::from(limits.block_size);
+    let concurrency = tokens as f64 / f64::from(limits.max_model_len.max(1));
+    family.value(
+        &[
+            ("block_size", &limits.block_size.to_string()),
+            ("num_gpu_blocks", &blocks.to_string()),
+            ("cache_dtype", &scope.model.kv_dtype),
+            ("enable_prefix_caching", python(scope.model.prefix_cache)),
+            ("gpu_memory_utilization", "None"),
+            ("kv_cache_size_tokens", &tokens.to_string()),
+            ("kv_cache_max_concurrency", &format!("{concurrency:.2}")),
+        ],
+        1.0,
+    );
+}
+
+fn kv_blocks(scope: &ModelScope<'_>, family: &mut Family<'_>) {
+    let stats = stats(scope);
+    let (free, cached) = (stats.blocks_free.get(), stats.blocks_cached.get());
+    let used = stats.blocks_total.get().saturating_sub(free + cached);
+    for (state, count) in [("free", free), ("cached", cached), ("used", used)] {
+        family.count(&[("state", state)], count);
+    }
+}
+
+fn waiting_by_reason(scope: &ModelScope<'_>, family: &mut Family<'_>) {
+    family.count(&[("reason", "capacity")], stats(scope).waiting.get());
+    family.count(&[("reason", "deferred")], 0);
+}
+
+fn kv_usage(scope: &ModelScope<'_>, family: &mut Family<'_>) {
+    family.value(&[], stats(scope).kv_usage());
+}
+
+fn finished(scope: &ModelScope<'_>, family: &mut Family<'_>) {
+    for (reason, count) in FINISHED_LABELS.into_iter().zip(&own(scope).finished) {
+        family.count(&[("finished_reason", reason)], load(count));
+    }
+}
+
+fn cancelled(scope: &ModelScope<'_>, family: &mut Family<'_>) {
+    for (by, count) in CANCELLER_LABELS.into_iter().zip(&own(scope).cancelled) {
+        family.count(&[("by", by)], load(count));
+    }
+}
+
+fn wasted(scope: &ModelScope<'_>, family: &mut Family<'_>) {
+    family.count(&[("cause", "preempt_recompute")], stats(scope).recomputed_tokens.get());
+    family.count(&[("cause", "abort")], load(&own(scope).aborted_tokens));
+}
+
+fn steps(scope: &ModelScope<'_>, family: &mut Family<'_>) {
+    for part in StepPart::ALL {
+        engine_histogram(family, &[("part", part.name())], stats(scope).step_seconds(part));
+    }
+}
+
+fn queue_rejections(app: &App, family: &mut Family<'_>) {
+    let names = app.registry.generatives();
+    let name = names.first().map_or("", |(name, _)| name);
+    let reasons = ["max_num_queued_reqs", "max_num_queued_tokens"];
+    for (reason, count) in reasons.into_iter().zip(&app.metrics.queue_rejections) {
+        family.count(&[("model_name", name), ("reason", reason)], load(count));
+    }
+}
+
+fn http_requests(app: &App, family: &mut Family<'_>) {
+    app.metrics.http.visit(|handler, method, route| {
+        for (status, count) in &route.by_status {
+            family.count(&[("handler", handler), ("method", method), ("status", status)], *count);
+        }
+    });
+}
+
+fn http_duration(app: &App, family: &mut Family<'_>) {
+    app.metrics.http.visit(|handler, method, route| {
+        let duration = &route.duration;
+        let (bounds, counts) = (duration.bounds(), duration.counts().collect());
+        let buckets = Buckets { bounds, counts, sum: duration.sum() };
+        family.buckets(&[("handler", handler), ("method", method)], &buckets);
+    });
+}
+
+fn http_request_size(app: &App, family: &mut Family<'_>) {
+    app.metrics.http.visit(|handler, _, route| {
+        let size = route.request_bytes;
+        family.summary(&[("handler", handler)], size.sum as f64, size.count);
+    });
+}
+
+fn http_response_size(app: &App, family: &mut Family<'_>) {
+    app.metrics.http.visit(|handler, _, route| {
+        let size = route.response_bytes;
+        family.summary(&[("handler", handler)], size.sum as f64, size.count);
+    });
+}
+
+fn rejected(app: &App, family: &mut Family<'_>) {
+    app.metrics.visit_rejected(|reason, status, count| {
+        family.count(&[("reason", reason), ("status", status)], count);
+    });
+}
+
+fn startup(scope: &ModelScope<'_>, family: &mut Family<'_>) {
+    for (phase, seconds) in own(scope).startup() {
+        family.value(&[("phase", &phase)], seconds);
+    }
+}
+
+fn memory(scope: &ModelScope<'_>, family: &mut Family<'_>) {
+    for (part, bytes) in own(scope).memory() {
+        family.value(&[("part", &part)], bytes);
+    }
+}
+
+fn build_info(_: &App, family: &mut Family<'_>) {
+    let commit = option_env!("TOKENMILL_COMMIT").unwrap_or("unknown");
+    let version = env!("CARGO_PKG_VERSION");
+    family
+        .value(&[("version", version), ("commit", commit), ("arch", std::env::consts::ARCH)], 1.0);
+}
+
+use Kind::{Counter, Gauge, Histogram as Hist, Summary};
+
+/// Every family, in the order of the text.
+#[rustfmt::skip]
+pub static METRICS: &[Metric] = &[
+    Metric::model("vllm:num_requests_running", Gauge, "", "Sequences in the execution batch.", |s, f| f.count(&[], stats(s).running.get())),
+    Metric::model("vllm:num_requests_waiting", Gauge, "", "Sequences that wait for room.", |s, f| f.count(&[], stats(s).waiting.get())),
+    Metric::model("vllm:num_requests_waiting_by_reason", Gauge, "reason", "Sequences that wait, by what they wait for.", waiting_by_reason),
+    Metric::model("vllm:kv_cache_usage_perc", Gauge, "", "Used fraction of the KV blocks, 0 to 1.", kv_usage),
+    Metric::model("vllm:gpu_cache_usage_perc", Gauge, "", "Older name of vllm:kv_cache_usage_perc.", kv_usage),
+    Metric::model("vllm:cache_config_info", Gauge, "block_size,num_gpu_blocks,cache_dtype,enable_prefix_caching,gpu_memory_utilization,kv_cache_size_tokens,kv_cache_max_concurrency", "Settings of the KV cache; the value is 1.", cache_config),
+    Metric::model("vllm:prompt_tokens_total", Counter, "", "Prompt tokens of sequences whose prefill is complete, cached ones included.", |s, f| f.count(&[], stats(s).prompt_tokens.get())),
+    Metric::model("vllm:generation_tokens_total", Counter, "", "Tokens sampled.", |s, f| f.count(&[], stats(s).generation_tokens.get())),
+    Metric::model("vllm:prompt_tokens_cached_total", Counter, "", "Prompt tokens found in the prefix cache.", |s, f| f.count(&[], stats(s).cached_tokens.get())),
+    Metric::model("vllm:prefix_cache_queries_total", Counter, "", "Prompt tokens looked up in the prefix cache.", |s, f| f.count(&[], stats(s).prefix_queries.get())),
+    Metric::model("vllm:prefix_cache_hits_total", Counter, "", "Prompt tokens found in the prefix cache.", |s, f| f.count(&[], stats(s).cached_tokens.get())),
+    Metric::model("vllm:num_preemptions_total", Counter, "", "Times a running sequence lost its blocks.", |s, f| f.count(&[], stats(s).preemptions.get())),
+    Metric::model("vllm:request_success_total", Counter, "finished_reason", "Sequences that ended, by reason; a client that left counts as abort.", finished),
+    Metric::server("vllm:admission_rejections_total", Counter, "model_name,reason", "Requests refused by a queue limit.", queue_rejections),
+    Metric::model("vllm:time_to_first_token_seconds", Hist, "", "From the arrival of a request to its first token.", |s, f| histogram(f, &own(s).ttft)),
+    Metric::model("vllm:inter_token_latency_seconds", Hist, "", "Between two outputs of a sequence.", |s, f| histogram(f, &own(s).inter_token)),
+    Metric::model("vllm:request_time_per_output_token_seconds", Hist, "", "Mean time of a sequence's tokens after the first.", |s, f| histogram(f, &own(s).time_per_token)),
+    Metric::model("vllm:e2e_request_latency_seconds", Hist, "", "From the arrival of a request to the end of a sequence.", |s, f| histogram(f, &own(s).e2e)),
+    Metric::model("vllm:request_queue_time_seconds", Hist, "", "From submission to admission.", |s, f| histogram(f, &own(s).queue)),
+    Metric::model("vllm:request_inference_time_seconds", Hist, "", "From admission to the last token.", |s, f| histogram(f, &own(s).inference)),
+    Metric::model("vllm:request_prefill_time_seconds", Hist, "", "From admission to the first token.", |s, f| histogram(f, &own(s).prefill)),
+    Metric::model("vllm:request_decode_time_seconds", Hist, "", "From the first to the last token.", |s, f| histogram(f, &own(s).decode)),
+    Metric::model("vllm:request_prompt_tokens", Hist, "", "Prompt tokens of a sequence.", |s, f| histogram(f, &own(s).prompt_tokens)),
+    Metric::model("vllm:request_generation_tokens", Hist, "", "Completion tokens of a sequence.", |s, f| histogram(f, &own(s).generation_tokens)),
+    Metric::model("vllm:request_max_num_generation_tokens", Hist, "", "Completion tokens that a sequence might have had.", |s, f| histogram(f, &own(s).max_tokens)),
+    Metric::model("vllm:request_params_max_tokens", Hist, "", "Completion tokens that a sequence was allowed.", |s, f| histogram(f, &own(s).max_tokens)),
+    Metric::model("vllm:request_prefill_kv_computed_tokens", Hist, "", "Prompt tokens of a sequence that were not in the prefix cache.", |s, f| histogram(f, &own(s).computed_tokens)),
+    Metric::model("vllm:iteration_tokens_total", Hist, "", "Query tokens of a step.", |s, f| engine_histogram(f, &[], &stats(s).iteration_tokens)),
+    Metric::model("vllm:request_params_n", Hist, "", "Choices that a request asked for.", |s, f| histogram(f, &own(s).choices)),
+    Metric::server("http_requests_total", Counter, "handler,method,status", "Answered requests; probes and /metrics are not counted.", http_requests),
+    Metric::server("http_request_duration_seconds", Hist, "handler,method", "From the head of a request to the end of its answer.", http_duration),
+    Metric::server("http_request_duration_highr_seconds", Hist, "", "The same with more buckets and no labels.", |a, f| histogram(f, &a.metrics.http.fine)),
+    Metric::server("http_request_size_bytes", Summary, "handler", "Size of bodies received.", http_request_size),
+    Metric::server("http_response_size_bytes", Summary, "handler", "Size of bodies sent.", http_response_size),
+    Metric::server("process_resident_memory_bytes", Gauge, "", "Resident memory.", |_, f| optional(f, process::resident_bytes())),
+    Metric::server("process_virtual_memory_bytes", Gauge, "", "Virtual memory.", |_, f| optional(f, process::virtual_bytes())),
+    Metric::server("process_cpu_seconds_total", Counter, "", "CPU time, user and system.", |_, f| optional(f, process::cpu_seconds())),
+    Metric::server("process_open_fds", Gauge, "", "Open file descriptors.", |_, f| optional(f, process::open_fds())),
+    Metric::server("process_max_fds", Gauge, "", "Limit of open file descriptors.", |_, f| optional(f, process::max_fds())),
+    Metric::server("process_start_time_seconds", Gauge, "", "Unix time at which the process started.", |_, f| optional(f, process::start_time_seconds())),
+    Metric::server("tokenmill_build_info", Gauge, "version,commit,arch", "What this binary is; the value is 1.", build_info),
+    Metric::server("tokenmill_ready", Gauge, "", "1 when /health/ready answers 200.", |a, f| f.count(&[], u64::from(a.is_ready()))),
+    Metric::server("tokenmill_requests_in_flight", Gauge, "", "Requests being served, as /load reports them.", |a, f| f.count(&[], a.in_flight())),
+    Metric::model("tokenmill_startup_seconds", Gauge, "phase", "How long the phases of the start took.", startup),
+    Metric::model("tokenmill_host_memory_bytes", Gauge, "part", "Host memory by what it holds.", memory),
+    Metric::model("tokenmill_step_seconds", Hist, "part", "Time of an engine step by its parts.", steps),
+    Metric::model("tokenmill_steps_total", Counter, "", "Engine steps.", |s, f| f.count(&[], stats(s).steps.get())),
+    Metric::model("tokenmill_kv_blocks", Gauge, "state", "KV blocks: free, cached (content findable, no owner), used.", kv_blocks),
+    Metric::model("tokenmill_kv_evictions_total", Counter, "", "Cached blocks whose content was given up.", |s, f| f.count(&[], stats(s).evictions.get())),
+    Metric::server("tokenmill_requests_rejected_total", Counter, "reason,status", "Requests refused, by cause.", rejected),
+    Metric::model("tokenmill_requests_cancelled_total", Counter, "by", "Sequences ended early, by whom.", cancelled),
+    Metric::model("tokenmill_tokens_wasted_total", Counter, "cause", "Tokens computed in vain.", wasted),
+];

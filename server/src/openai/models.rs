@@ -1,0 +1,55 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::body;
+use crate::error::ApiError;
+use crate::registry::Served;
+
+/// The list, in the order of registration.
+pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
+    let data: Vec<Value> =
+        app.registry.entries().iter().map(|(name, served)| card(name, served)).collect();
+    body::json(&json!({ "object": "list", "data": data }))
+}
+
+/// One model; its id may hold slashes, encoded or not.
+pub(crate) async fn retrieve(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let served = app.registry.get(&id).ok_or_else(|| ApiError::model_not_found(&id))?;
+    Ok(body::json(&card(&id, served)))
+}
+
+fn card(name: &str, served: &Served) -> Value {
+    let Served::Generative(model) = served;
+    json!({
+        "id": name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "tokenmill",
+        "root": model.root,
+        "parent": null,
+        "max_model_len": model.max_model_len(),
+        "permission": [{
+            "id": format!("modelperm-{name}"),
+            "object": "model_permission",
+            "created": model.created,
+            "allow_create_engine": false,
+            "allow_sampling": true,
+            "allow_logprobs": true,
+            "allow_search_indices": false,
+            "allow_view": true,
+            "allow_fine_tuning": false,
+            "organization": "*",
+            "group": null,
+            "is_blocking": false,
+        }],
+    })
+}
