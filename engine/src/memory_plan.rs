@@ -198,10 +198,6 @@ impl Ops for PlanOps {
         Ok(())
     }
 
-    fn scale(&mut self, _: f32, _: Act) -> Result<(), OpError> {
-        Ok(())
-    }
-
     fn gather_outputs(&mut self, x: Act, out: Act) -> Result<(), OpError> {
         assert_eq!((x.width, x.rows, out.rows), (out.width, Rows::Tokens, Rows::Outputs));
         Ok(())

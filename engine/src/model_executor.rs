@@ -1,45 +1,41 @@
 //! [`ModelExecutor`]: the `Executor` that runs a model file on the CPU.
 //!
-//! A plan becomes step metadata; one forward pass over all query tokens; then, in slices of
-//! [`MAX_OUTPUT_ROWS`] rows, logits and sampling. Rows are sampled on the kernel pool, each by its
-//! sequence's own sampler, so a row's token does not depend on its neighbours.
+//! A plan becomes step metadata; one forward pass over all query tokens; then logits and sampling in
+//! slices of [`MAX_OUTPUT_ROWS`] rows. Rows are sampled on the kernel pool, each by its sequence's
+//! own sampler, so a row's token does not depend on its neighbours.
 
-use std::sync::{Arc, Mutex};
+use std::ops::Range;
+use std::sync::Arc;
 
 use tokenmill_kernels::pool::ThreadPool;
 use tokenmill_scheduler::{OutputKind, SeqKey, StepPlan, TokenId};
 
 use crate::cpu::CpuOps;
-use crate::executor::{
-    Executor, ExecutorError, ExecutorLimits, PositionLogprobs, SequenceInit, StepOutput,
-};
+use crate::executor::{Executor, ExecutorError, ExecutorLimits, SequenceInit, StepOutput};
 use crate::models::ModelGraph;
-use crate::ops::{OpError, Ops, Rows};
-use crate::sampling::{SequenceSampler, prompt_logprobs_row};
+use crate::ops::{Act, OpError, Ops, Rows};
+use crate::sampling::{Sampler, prompt_logprobs_row};
 
 /// Rows of logits computed at a time: bounds the logits buffer (64 rows of 150,000 are 38 MB).
 pub const MAX_OUTPUT_ROWS: usize = 64;
 
-/// What a row of logits is for.
+/// A prompt position whose log-probability was asked for.
 #[derive(Clone, Copy, Debug)]
-struct OutputRow {
-    /// Query token whose logits are wanted.
-    token_row: u32,
+struct PromptRow {
     /// Index into the plan's sequences.
     sequence: u32,
-    /// Slot of the sequence.
-    slot: u32,
-    /// Index into `StepOutput::tokens`, or the prompt token whose log-probability is asked.
-    kind: RowKind,
+    /// The prompt token that follows the position.
+    next: TokenId,
+    /// How many of the most likely tokens to report.
+    top: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum RowKind {
-    Sample,
-    Prompt(TokenId),
+/// Prompts whose log-probabilities are asked for, by slot.
+#[derive(Clone, Debug)]
+struct PromptLogprobs {
+    tokens: Vec<TokenId>,
+    top: u32,
 }
-
-type RowResult = Mutex<(TokenId, Option<PositionLogprobs>)>;
 
 /// Runs one model.
 pub struct ModelExecutor {
@@ -47,10 +43,14 @@ pub struct ModelExecutor {
     ops: CpuOps,
     pool: Arc<ThreadPool>,
     limits: ExecutorLimits,
-    /// Per slot; a row's thread takes the lock of its own sequence, which nobody else wants.
-    samplers: Vec<Mutex<Option<SequenceSampler>>>,
-    rows: Vec<OutputRow>,
-    results: Vec<RowResult>,
+    sampler: Sampler,
+    prompts: Vec<Option<PromptLogprobs>>,
+    /// Sequences that sample in this step, in plan order, and then the prompt rows ...
+    keys: Vec<SeqKey>,
+    prompt_rows: Vec<PromptRow>,
+    /// ... and the query token of each of them.
+    token_rows: Vec<u32>,
+    best: Vec<(f32, TokenId)>,
     output: StepOutput,
 }
 
@@ -62,96 +62,90 @@ impl ModelExecutor {
         pool: Arc<ThreadPool>,
         limits: ExecutorLimits,
     ) -> Self {
-        let results = (0..MAX_OUTPUT_ROWS).map(|_| RowResult::default()).collect();
+        let (tokens, sequences) = (limits.max_step_tokens as usize, limits.max_sequences as usize);
         Self {
             model,
             ops,
+            sampler: Sampler::new(pool.threads()),
             pool,
-            rows: Vec::with_capacity(limits.max_step_tokens as usize),
             limits,
-            samplers: Vec::new(),
-            results,
-            output: StepOutput::default(),
+            prompts: Vec::new(),
+            keys: Vec::with_capacity(sequences),
+            prompt_rows: Vec::new(),
+            token_rows: Vec::with_capacity(tokens),
+            best: Vec::new(),
+            output: StepOutput {
+                tokens: Vec::with_capacity(sequences),
+                ..StepOutput::default()
+            },
         }
     }
 
-    /// Which rows of the step need logits: the last row of sequences that sample, and every row of
+    /// Which rows of the step need logits: the last row of sequences that sample, and rows of
     /// sequences that asked for prompt log-probabilities.
     fn collect_rows(&mut self, plan: &StepPlan) {
-        self.rows.clear();
-        for (index, sequence) in plan.sequences.iter().enumerate() {
-            let slot = sequence.key.slot;
-            let sampler = self.samplers[slot as usize].get_mut().expect("no thread panicked");
-            let sampler = sampler.as_ref().expect("admitted before it is planned");
-            let row = |token_row, kind| OutputRow { token_row, sequence: index as u32, slot, kind };
-            if sampler.wants_prompt_logprobs() {
-                for token_row in sequence.tokens.clone() {
-                    let position = sequence.start + (token_row - sequence.tokens.start);
-                    if let Some(next) = sampler.prompt_token(position + 1) {
-                        self.rows.push(row(token_row, RowKind::Prompt(next)));
-                    }
-                }
-            }
+        self.keys.clear();
+        self.prompt_rows.clear();
+        self.token_rows.clear();
+        for sequence in &plan.sequences {
             if sequence.output == Some(OutputKind::Sample) {
-                self.rows.push(row(sequence.tokens.end - 1, RowKind::Sample));
+                self.keys.push(sequence.key);
+                self.token_rows.push(sequence.tokens.end - 1);
+            }
+        }
+        for (index, sequence) in plan.sequences.iter().enumerate() {
+            let Some(prompt) = &self.prompts[sequence.key.slot as usize] else { continue };
+            for (position, row) in (sequence.start as usize..).zip(sequence.tokens.clone()) {
+                let Some(&next) = prompt.tokens.get(position + 1) else { break };
+                self.prompt_rows.push(PromptRow { sequence: index as u32, next, top: prompt.top });
+                self.token_rows.push(row);
             }
         }
     }
 
     fn run(&mut self, plan: &StepPlan) -> Result<(), OpError> {
-        self.ops.step.prepare(plan, self.limits.block_size);
+        self.ops.begin_step(plan, self.limits.block_size);
         self.collect_rows(plan);
         self.output.clear();
         let residual = self.model.forward(&mut self.ops)?;
-        for start in (0..self.rows.len()).step_by(MAX_OUTPUT_ROWS) {
-            let end = self.rows.len().min(start + MAX_OUTPUT_ROWS);
-            let output_rows = &mut self.ops.step.output_rows;
-            output_rows.clear();
-            output_rows.extend(self.rows[start..end].iter().map(|row| row.token_row));
-            let gathered = self.ops.alloc(Rows::Outputs, residual.width);
-            self.ops.gather_outputs(residual, gathered)?;
-            let logits = self.model.logits(&mut self.ops, gathered)?;
-            self.ops.free(gathered);
-            self.sample(start, end, logits.index);
+        let (samples, total) = (self.keys.len(), self.token_rows.len());
+        for rows in slices(0..samples) {
+            let logits = self.logits(residual, rows.clone())?;
+            let (pool, values) = (&self.pool, self.ops.values(logits));
+            self.sampler.sample_rows(&self.keys[rows], values, &mut self.output, |lanes, work| {
+                pool.run(lanes, work);
+            });
+            self.ops.free(logits);
+        }
+        for rows in slices(samples..total) {
+            let logits = self.logits(residual, rows.clone())?;
+            let vocab = self.limits.vocab_size as usize;
+            let rows = &self.prompt_rows[rows.start - samples..rows.end - samples];
+            for (row, values) in rows.iter().zip(self.ops.values(logits).chunks_exact(vocab)) {
+                let logprobs = prompt_logprobs_row(values, row.next, row.top, &mut self.best);
+                self.output.prompt_logprobs.push((row.sequence, logprobs));
+            }
             self.ops.free(logits);
         }
         self.ops.free(residual);
         Ok(())
     }
 
-    /// Samples rows `start..end`, whose logits are in workspace buffer `buffer`.
-    fn sample(&mut self, start: usize, end: usize, buffer: usize) {
-        let vocab = self.limits.vocab_size as usize;
-        let (rows, samplers, results) = (&self.rows[start..end], &self.samplers, &self.results);
-        let logits = self.ops.rows_mut(buffer, vocab, end - start);
-        self.pool.for_each_row(logits, vocab, &|index, logits: &mut [f32]| {
-            let row = rows[index];
-            let mut sampler = samplers[row.slot as usize].lock().expect("no thread panicked");
-            let sampler = sampler.as_mut().expect("admitted before it is planned");
-            let result = match row.kind {
-                RowKind::Sample => sampler.sample(logits),
-                RowKind::Prompt(token) => {
-                    let top = sampler.prompt_top();
-                    (token, Some(prompt_logprobs_row(logits, token, top)))
-                }
-            };
-            *results[index].lock().expect("no thread panicked") = result;
-        });
-        for (row, result) in rows.iter().zip(&mut self.results) {
-            let (token, logprobs) = std::mem::take(result.get_mut().expect("no thread panicked"));
-            match row.kind {
-                RowKind::Sample => {
-                    let index = self.output.tokens.len() as u32;
-                    self.output.tokens.push(token);
-                    self.output.logprobs.extend(logprobs.map(|logprobs| (index, logprobs)));
-                }
-                RowKind::Prompt(_) => self
-                    .output
-                    .prompt_logprobs
-                    .extend(logprobs.map(|logprobs| (row.sequence, logprobs))),
-            }
-        }
+    /// Logits `[rows, vocab]` of some of the rows that were collected.
+    fn logits(&mut self, residual: Act, rows: Range<usize>) -> Result<Act, OpError> {
+        self.ops.select_outputs(&self.token_rows[rows]);
+        let gathered = self.ops.alloc(Rows::Outputs, residual.width);
+        self.ops.gather_outputs(residual, gathered)?;
+        let logits = self.model.logits(&mut self.ops, gathered)?;
+        self.ops.free(gathered);
+        Ok(logits)
     }
+}
+
+/// `range` in slices of at most [`MAX_OUTPUT_ROWS`].
+fn slices(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(MAX_OUTPUT_ROWS).map(move |start| start..end.min(start + MAX_OUTPUT_ROWS))
 }
 
 impl Executor for ModelExecutor {
@@ -161,11 +155,14 @@ impl Executor for ModelExecutor {
 
     fn admit(&mut self, sequence: SequenceInit<'_>) {
         let slot = sequence.key.slot as usize;
-        if self.samplers.len() <= slot {
-            self.samplers.resize_with(slot + 1, Mutex::default);
+        if self.prompts.len() <= slot {
+            self.prompts.resize(slot + 1, None);
         }
-        let sampler = SequenceSampler::new(&sequence, self.limits.vocab_size);
-        *self.samplers[slot].get_mut().expect("no thread panicked") = Some(sampler);
+        self.prompts[slot] = sequence
+            .sampling
+            .prompt_logprobs
+            .map(|top| PromptLogprobs { tokens: sequence.prompt.to_vec(), top });
+        self.sampler.admit(&sequence);
     }
 
     fn launch(&mut self, plan: &StepPlan) -> Result<(), ExecutorError> {
@@ -178,8 +175,7 @@ impl Executor for ModelExecutor {
     }
 
     fn forget(&mut self, key: SeqKey) {
-        if let Some(slot) = self.samplers.get_mut(key.slot as usize) {
-            *slot.get_mut().expect("no thread panicked") = None;
-        }
+        self.prompts[key.slot as usize] = None;
+        self.sampler.forget(key);
     }
 }

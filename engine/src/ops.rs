@@ -142,8 +142,6 @@ pub trait Ops {
     fn add(&mut self, x: Act, y: Act) -> Result<(), OpError>;
     /// `x = cap * tanh(x / cap)`.
     fn softcap(&mut self, cap: f32, x: Act) -> Result<(), OpError>;
-    /// `x *= factor`.
-    fn scale(&mut self, factor: f32, x: Act) -> Result<(), OpError>;
     /// `out[i] = x[output_row[i]]`; `x` per token, `out` per output.
     fn gather_outputs(&mut self, x: Act, out: Act) -> Result<(), OpError>;
 }

@@ -38,7 +38,7 @@ struct DecoderLayer {
 }
 
 /// Differences between pre-norm decoders.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Variation<'a> {
     /// Biases on q, k and v.
     pub qkv_bias: bool,

@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use tokenmill_kernels::matrix::{PackedMatrix, WeightType};
 
 use crate::load::LoadError;
-use crate::weights::{StoredType, TensorView, Weights};
+use crate::weights::{LoadReport, StoredType, TensorView, Weights};
 
 /// One matrix `[rows (outputs), cols (inputs)]`.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ pub enum FloatType {
 
 /// Reads tensors for model files and packs them.
 pub struct WeightLoader<'a> {
-    weights: &'a mut Weights<'a>,
+    weights: Weights<'a>,
     float: FloatType,
     pack: bool,
     progress: &'a mut dyn FnMut(u64),
@@ -97,7 +97,7 @@ pub struct WeightLoader<'a> {
 impl<'a> WeightLoader<'a> {
     /// Reads and packs; `progress` gets the stored bytes of each matrix read.
     pub fn new(
-        weights: &'a mut Weights<'a>,
+        weights: Weights<'a>,
         float: FloatType,
         progress: &'a mut dyn FnMut(u64),
     ) -> Self {
@@ -106,11 +106,16 @@ impl<'a> WeightLoader<'a> {
 
     /// Keeps shapes only: nothing of the weights' contents is read but vectors.
     pub fn plan(
-        weights: &'a mut Weights<'a>,
+        weights: Weights<'a>,
         float: FloatType,
         progress: &'a mut dyn FnMut(u64),
     ) -> Self {
         Self { weights, float, pack: false, progress, parameters: 0, packed_bytes: 0 }
+    }
+
+    /// Which tensors were not read.
+    pub fn report(&self) -> LoadReport {
+        self.weights.report()
     }
 
     /// Values read so far.

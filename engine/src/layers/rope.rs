@@ -13,26 +13,22 @@ use crate::config::{ModelConfig, RopeScaling};
 /// position `p` uses the base of length `p + 1`, which is what incremental decoding with a cache
 /// gives, and keeps the table a function of the position alone.
 pub fn rope_table(config: &ModelConfig, positions: u32) -> Arc<RopeTable> {
-    let half = config.rotary_dim / 2;
-    let (mut cos, mut sin) = (Vec::new(), Vec::new());
-    cos.reserve_exact(positions as usize * half);
-    sin.reserve_exact(positions as usize * half);
-    let mut frequencies = frequencies(config);
     let scale = attention_factor(&config.rope_scaling);
-    for position in 0..positions {
-        if let RopeScaling::Dynamic { factor, original_max_position } = config.rope_scaling
-            && position >= original_max_position
-        {
-            let base = dynamic_base(config, factor, original_max_position, position + 1);
-            frequencies = default_frequencies(base, config.rotary_dim);
-        }
-        for frequency in &frequencies {
-            let angle = position as f32 * frequency;
-            cos.push(angle.cos() * scale);
-            sin.push(angle.sin() * scale);
-        }
-    }
-    Arc::new(RopeTable::from_parts(cos, sin, config.rotary_dim))
+    let fixed = frequencies(config);
+    let RopeScaling::Dynamic { factor, original_max_position: original } = config.rope_scaling
+    else {
+        return Arc::new(RopeTable::new(&fixed, scale, positions as usize));
+    };
+    let angles = (0..positions).flat_map(|position| {
+        let frequencies = if position < original {
+            fixed.clone()
+        } else {
+            let base = dynamic_base(config, factor, original, position + 1);
+            default_frequencies(base, config.rotary_dim)
+        };
+        frequencies.into_iter().map(move |frequency| position as f32 * frequency)
+    });
+    Arc::new(RopeTable::from_angles(angles, scale, config.rotary_dim / 2))
 }
 
 /// `theta^(-2i / dim)` for `i` in `0 .. dim / 2`.

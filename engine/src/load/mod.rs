@@ -15,7 +15,9 @@ use tokenmill_kernels::pool::ThreadPool;
 
 pub use error::LoadError;
 pub use plan::{MemoryPlan, plan};
-pub use source::{GenerationDefaults, ModelSource, TokenizerFiles, open};
+pub use source::{
+    ChatTemplates, GenerationDefaults, ModelSource, SpecialTokens, TokenizerFiles, open,
+};
 
 use crate::cpu::{CpuOps, StepInputs};
 use crate::layers::{FloatType, WeightLoader};
@@ -90,16 +92,16 @@ pub fn load(
 ) -> Result<(ModelExecutor, MemoryPlan, LoadReport), LoadError> {
     let plan = plan::plan(source, options, pool.threads())?;
     let architecture = models::find(&source.config.architecture)?;
-    let mut weights = Weights::new(source.tensors.as_ref());
+    let weights = Weights::new(source.tensors.as_ref());
     let total = plan.stored_bytes;
     let mut done = 0;
     let mut advance = |bytes: u64| {
         done += bytes;
         progress(done, total);
     };
-    let mut loader = WeightLoader::new(&mut weights, options.dtype, &mut advance);
+    let mut loader = WeightLoader::new(weights, options.dtype, &mut advance);
     let model = (architecture.load)(&source.config, plan.limits.max_model_len, &mut loader)?;
-    let report = weights.report();
+    let report = loader.report();
 
     let limits = plan.limits.clone();
     let caches = model

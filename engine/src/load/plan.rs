@@ -1,7 +1,7 @@
 //! The memory plan: every large allocation, before any is made.
 
 use serde::Serialize;
-use tokenmill_kernels::attention::{AttentionScratch, KvCache, KvType};
+use tokenmill_kernels::attention::{AttentionScratch, AttentionSpec, KvCache, KvType};
 use tokenmill_kernels::matrix::Scratch;
 use tokenmill_scheduler::CacheGroup;
 
@@ -47,12 +47,17 @@ pub struct MemoryPlan {
     /// Cost and buffers of the largest step.
     #[serde(skip)]
     pub largest_step: StepCost,
-    /// Heads and head width that the attention scratch is sized for.
+    /// Shape that the attention scratch is sized for.
     #[serde(skip)]
-    pub attention_heads: (usize, usize),
+    pub attention: AttentionSpec,
 }
 
 impl MemoryPlan {
+    /// Working memory of attention for `threads` threads.
+    pub fn attention_scratch(&self, threads: usize) -> AttentionScratch {
+        attention_scratch(&self.attention, &self.limits, threads)
+    }
+
     /// All parts together.
     pub fn total_bytes(&self) -> u64 {
         self.weight_bytes + self.kv_bytes + self.workspace_bytes + self.table_bytes
@@ -72,17 +77,16 @@ pub fn plan(
     let config = &source.config;
     let architecture = models::find(&config.architecture)?;
     let max_model_len = model_length(config.max_position, options)?;
-    let mut weights = Weights::new(source.tensors.as_ref());
-    let (mut stored_bytes, mut add) = (0, 0u64);
-    let mut count = |bytes: u64| add += bytes;
-    let mut loader = WeightLoader::plan(&mut weights, options.dtype, &mut count);
+    let weights = Weights::new(source.tensors.as_ref());
+    let mut stored_bytes = 0;
+    let mut count = |bytes: u64| stored_bytes += bytes;
+    let mut loader = WeightLoader::plan(weights, options.dtype, &mut count);
     let model = (architecture.load)(config, max_model_len, &mut loader)?;
     let parameters = loader.parameters();
     let weight_bytes = loader.packed_bytes();
-    stored_bytes += add;
 
     let kv_type = kv_type(options.kv_dtype, source, options.dtype);
-    let layout = CacheSizes::new(model.cache_layers(), kv_type, options, max_model_len);
+    let layout = CacheSizes::new(model.cache_layers(), kv_type, options, max_model_len)?;
     let groups = layout.fit(options)?;
     let limits = ExecutorLimits {
         block_size: options.block_size,
@@ -97,7 +101,14 @@ pub fn plan(
     let largest = PlanOps::run(model.as_ref(), limits.max_step_tokens.into(), MAX_OUTPUT_ROWS as u64)
         .map_err(failed)?;
     let decode = PlanOps::run(model.as_ref(), 1, 1).map_err(failed)?;
-    let attention_heads = (config.num_heads, config.head_dim);
+    let attention = AttentionSpec {
+        heads: config.num_heads,
+        kv_heads: config.num_kv_heads,
+        head_dim: config.head_dim,
+        scale: 1.0,
+        window: None,
+        softcap: None,
+    };
     let rotary = match config.architecture.as_str() {
         "GPT2LMHeadModel" => 0,
         _ => u64::from(max_model_len) * config.rotary_dim as u64 * 4,
@@ -108,7 +119,7 @@ pub fn plan(
         weight_bytes,
         kv_bytes: layout.bytes(&limits.groups),
         kv_bytes_per_token: layout.bytes_per_token(),
-        workspace_bytes: workspace_bytes(&largest, &limits, attention_heads, threads),
+        workspace_bytes: workspace_bytes(&largest, &limits, &attention, threads),
         table_bytes: rotary,
         decode_weight_bytes: decode.weight_bytes,
         flops_per_token: decode.flops,
@@ -116,7 +127,7 @@ pub fn plan(
         layer_groups: layout.layer_groups,
         kv_type,
         largest_step: largest,
-        attention_heads,
+        attention,
     })
 }
 
@@ -145,10 +156,19 @@ pub(super) fn max_table_entries(limits: &ExecutorLimits) -> usize {
     blocks + limits.max_sequences as usize
 }
 
+fn attention_scratch(
+    spec: &AttentionSpec,
+    limits: &ExecutorLimits,
+    threads: usize,
+) -> AttentionScratch {
+    let (tokens, sequences) = (limits.max_step_tokens as usize, limits.max_sequences as usize);
+    AttentionScratch::with_capacity(spec, threads, tokens, sequences)
+}
+
 fn workspace_bytes(
     step: &StepCost,
     limits: &ExecutorLimits,
-    (heads, head_dim): (usize, usize),
+    attention: &AttentionSpec,
     threads: usize,
 ) -> u64 {
     let rows = |rows| match rows {
@@ -158,13 +178,7 @@ fn workspace_bytes(
     let buffers: u64 =
         step.buffers.iter().map(|buffer| rows(buffer.rows) * buffer.width as u64 * 4).sum();
     let matrix = Scratch::bytes_for(limits.max_step_tokens as usize, step.max_inputs);
-    let attention = AttentionScratch::bytes_for(
-        threads,
-        heads,
-        head_dim,
-        limits.max_step_tokens as usize,
-        limits.max_model_len as usize,
-    );
+    let attention = attention_scratch(attention, limits, threads).bytes();
     buffers + (matrix + attention) as u64
 }
 
@@ -178,7 +192,12 @@ struct CacheSizes {
 }
 
 impl CacheSizes {
-    fn new(layers: &[CacheLayer], kv: KvType, options: &LoadOptions, max_model_len: u32) -> Self {
+    fn new(
+        layers: &[CacheLayer],
+        kv: KvType,
+        options: &LoadOptions,
+        max_model_len: u32,
+    ) -> Result<Self, LoadError> {
         let mut sizes = Self {
             windows: Vec::new(),
             layer_groups: Vec::new(),
@@ -197,10 +216,12 @@ impl CacheSizes {
             });
             sizes.layer_groups.push(group);
             let block_size = options.block_size as usize;
-            sizes.block_bytes[group] +=
-                KvCache::bytes_for(kv, 1, block_size, layer.kv_heads, layer.head_dim) as u64;
+            let bytes = KvCache::bytes_for(kv, 1, block_size, layer.kv_heads, layer.head_dim);
+            sizes.block_bytes[group] += bytes.ok_or_else(|| {
+                LoadError::config("block_size", format!("{block_size} tokens are too many"))
+            })? as u64;
         }
-        sizes
+        Ok(sizes)
     }
 
     fn bytes_per_token(&self) -> u64 {

@@ -1,0 +1,44 @@
+//! `cargo xtask test`: unit, integration and black-box tests, the official clients among them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::{model, shell};
+
+/// Runs everything; `--fast` leaves out what needs the release binary.
+pub fn run(root: &Path, options: &[String]) -> Result<()> {
+    model::ensure_present(root)?;
+    let cargo = |arguments: &[&str]| shell::command(root, "cargo", arguments);
+    if shell::has("cargo", &["nextest", "--version"]) {
+        let arguments = ["nextest", "run", "--workspace", "--exclude", "tokenmill-tests", "--locked"];
+        shell::run(&mut cargo(&arguments))?;
+    } else {
+        let arguments = ["test", "--workspace", "--exclude", "tokenmill-tests", "--locked", "--lib", "--bins", "--tests"];
+        shell::run(&mut cargo(&arguments))?;
+    }
+    if options.iter().any(|option| option == "--fast") {
+        return Ok(());
+    }
+    shell::run(&mut cargo(&["build", "--release", "--package", "tokenmill", "--locked"]))?;
+    shell::run(&mut cargo(&["test", "--package", "tokenmill-tests", "--locked"]))?;
+    let python = client_environment(root)?;
+    let mut clients = shell::command(root, &python.to_string_lossy(), &["-m", "unittest", "-v"]);
+    shell::run(clients.args(["discover", "--start-directory", "tests/clients"]))
+}
+
+/// A Python environment with the official clients, made once and made again when the list changes.
+fn client_environment(root: &Path) -> Result<PathBuf> {
+    let folder = root.join("target/client-tests");
+    let python = folder.join("bin/python");
+    let wanted = std::fs::read_to_string(root.join("tests/clients/requirements.txt"))?;
+    let stamp = folder.join("requirements.txt");
+    if python.exists() && std::fs::read_to_string(&stamp).is_ok_and(|had| had == wanted) {
+        return Ok(python);
+    }
+    shell::run(&mut shell::command(root, "python3", &["-m", "venv", "target/client-tests"]))?;
+    let install = ["-m", "pip", "install", "--quiet", "-r", "tests/clients/requirements.txt"];
+    shell::run(&mut shell::command(root, &python.to_string_lossy(), &install))?;
+    std::fs::write(stamp, wanted)?;
+    Ok(python)
+}
