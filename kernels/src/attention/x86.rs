@@ -4,11 +4,18 @@
 //! keep the multipliers busy, in the same order for any number of rows. Sums of values: the values of a head in lanes,
 //! weights broadcast, keys in order of position.
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::ops::Range;
 
 use super::cache::{Element, Pair, Shape, Store};
 use super::{KEY_TILE, Partial, SCORE_STRIDE, Unit};
 use crate::simd::{Simd, exp, instantiate, tanh};
+
+/// Up to so many packed queries wait for memory and not for arithmetic: a decode.
+const FEW_ROWS: usize = 8;
+
+/// How many positions ahead keys and values are asked for. Blocks lie apart, so the processor cannot foresee them.
+const AHEAD: usize = 64;
 
 #[inline(always)]
 fn partial<S: Simd>(simd: S, unit: &Unit<'_>, partial: &mut Partial<'_>) {
@@ -41,6 +48,25 @@ fn run<S: Simd, E: Element>(simd: S, unit: &Unit<'_>, pair: &Pair<E>, partial: &
     }
 }
 
+/// Asks for the keys and values of a tile of positions to be brought near.
+#[inline(always)]
+fn prefetch<E: Element>(unit: &Unit<'_>, pair: &Pair<E>, position: usize) {
+    let shape = unit.cache.shape();
+    let (block, offset) = unit.place(position);
+    let keys = &pair.keys[shape.key_tile(block, unit.kv_head, offset)..];
+    let values = &pair.values[shape.value_row(block, unit.kv_head, offset)..];
+    prefetch_lines(&keys[..shape.tile() * shape.head_dim]);
+    prefetch_lines(&values[..shape.tile() * shape.value_width()]);
+}
+
+#[inline(always)]
+fn prefetch_lines<E: Element>(data: &[E]) {
+    for line in data.chunks(64 / size_of::<E>()) {
+        // SAFETY: a prefetch reads nothing that the program can see, and the address is that of a slice.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+    }
+}
+
 /// Scores of all rows against the keys of a tile. Places of keys outside `tile` are left or hold anything.
 #[inline(always)]
 fn score_tile<S: Simd, E: Element>(
@@ -53,7 +79,12 @@ fn score_tile<S: Simd, E: Element>(
 ) {
     let shape = unit.cache.shape();
     let lanes = shape.tile();
+    // Many rows hide the latency of memory behind arithmetic.
+    let ahead = if unit.rows <= FEW_ROWS { unit.keys().end } else { 0 };
     for position in (tile.start / lanes * lanes..tile.end).step_by(lanes) {
+        if position + AHEAD < ahead {
+            prefetch(unit, pair, position + AHEAD);
+        }
         let (block, offset) = unit.place(position);
         let start = shape.key_tile(block, unit.kv_head, offset);
         for part in (0..lanes).step_by(S::LANES) {
