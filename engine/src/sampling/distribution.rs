@@ -177,23 +177,45 @@ pub fn draw(
     if narrowing.min_p > 0.0 {
         cut.logit = (max + narrowing.temperature * narrowing.min_p.ln()).min(max);
     }
-    if narrowing.top_k > 0 && (narrowing.top_k as usize) < row.len() {
-        cut = top_k_cut(row, narrowing.top_k as usize, cut, &mut scratch.candidates);
+    let top_p = f64::from(narrowing.top_p);
+    let k = narrowing.top_k as usize;
+    if k > 0 && k < row.len() {
+        select_top(row, k, cut, &mut scratch.candidates);
+        return draw_candidates(max, scale, top_p, random, scratch);
     }
     let mut total = weigh(row, max, scale, cut, scratch);
-    if narrowing.top_p < 1.0 {
-        cut = top_p_cut(row, max, scale, f64::from(narrowing.top_p) * total, cut, scratch);
+    if top_p < 1.0 {
+        cut = top_p_cut(row, max, scale, (top_p, total), cut, scratch);
         total = keep_weights(row, cut, scratch);
     }
     find(&scratch.weights, &scratch.sums, random * total)
 }
 
-fn top_k_cut(row: &[f32], k: usize, cut: Cut, best: &mut Vec<(f32, TokenId)>) -> Cut {
-    select_top(row, k, cut, best);
-    match best.iter().copied().max_by(by_rank) {
-        Some((logit, id)) if best.len() == k => Cut { logit, id },
-        _ => cut,
+/// Draws from the candidates alone, most likely first.
+fn draw_candidates(
+    max: f32,
+    scale: f32,
+    top_p: f64,
+    random: f64,
+    scratch: &mut DistributionScratch,
+) -> TokenId {
+    let DistributionScratch { weights, candidates, .. } = scratch;
+    candidates.sort_unstable_by(by_rank);
+    weights.clear();
+    weights.extend(candidates.iter().map(|&(logit, _)| exp_nonpositive((logit - max) * scale)));
+    let mut total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+    if top_p < 1.0 {
+        let (target, mut mass) = (top_p * total, 0.0);
+        let needed = weights.iter().position(|&weight| {
+            mass += f64::from(weight);
+            mass >= target
+        });
+        if let Some(last) = needed {
+            weights.truncate(last + 1);
+            total = mass;
+        }
     }
+    candidates[find_in_block(weights, 0.0, random * total) as usize].1
 }
 
 /// Unnormalised probabilities of the tokens inside `cut`, zero for others; returns their sum.
@@ -223,44 +245,54 @@ fn bin(logit: f32, max: f32, scale: f32) -> usize {
     (((max - logit) * scale * BINS_PER_UNIT) as usize).min(BINS - 1)
 }
 
-/// The cut that leaves the smallest set weighing at least `target`.
+/// The cut that leaves the smallest set of at least `top_p` of the `total` weight.
 fn top_p_cut(
     row: &[f32],
     max: f32,
     scale: f32,
-    target: f64,
+    (top_p, total): (f64, f64),
     cut: Cut,
     scratch: &mut DistributionScratch,
 ) -> Cut {
-    scratch.masses.clear();
-    scratch.masses.resize(BINS, 0.0);
-    for (&weight, &logit) in scratch.weights.iter().zip(row).filter(|(weight, _)| **weight > 0.0) {
-        scratch.masses[bin(logit, max, scale)] += f64::from(weight);
+    let DistributionScratch { weights, masses, candidates, .. } = scratch;
+    // Tokens lighter than this weigh less than `1 - top_p` together: the set is full without them.
+    let negligible = ((1.0 - top_p) * total / row.len() as f64) as f32;
+    keep_heavy(row, weights, negligible.max(f32::MIN_POSITIVE), candidates);
+    masses.clear();
+    masses.resize(BINS, 0.0);
+    for &(logit, id) in candidates.iter() {
+        masses[bin(logit, max, scale)] += f64::from(weights[id as usize]);
     }
-    let mut mass = 0.0;
-    let Some(boundary) = scratch.masses.iter().position(|&bin| {
+    let (target, mut mass) = (top_p * total, 0.0);
+    let Some(boundary) = masses.iter().position(|&bin| {
         let reached = mass + bin >= target;
         mass += if reached { 0.0 } else { bin };
         reached
     }) else {
         return cut; // Rounding: every token is needed.
     };
-    scratch.candidates.clear();
-    scratch.candidates.extend(
-        row.iter()
-            .zip(&scratch.weights)
-            .enumerate()
-            .filter(|(_, (logit, weight))| **weight > 0.0 && bin(**logit, max, scale) == boundary)
-            .map(|(id, (&logit, _))| (logit, id as TokenId)),
-    );
-    scratch.candidates.sort_unstable_by(by_rank);
-    for &(logit, id) in &scratch.candidates {
-        mass += f64::from(scratch.weights[id as usize]);
+    candidates.retain(|&(logit, _)| bin(logit, max, scale) == boundary);
+    candidates.sort_unstable_by(by_rank);
+    for &(logit, id) in candidates.iter() {
+        mass += f64::from(weights[id as usize]);
         if mass >= target {
             return Cut { logit, id };
         }
     }
-    scratch.candidates.last().map_or(cut, |&(logit, id)| Cut { logit, id })
+    candidates.last().map_or(cut, |&(logit, id)| Cut { logit, id })
+}
+
+/// Fills `kept` with the tokens that weigh at least `lightest`. Without a branch per token, which
+/// could not be predicted: drawing with top-p 0.95 from 49,152 bell-shaped logits takes 150 us,
+/// and 750 us with the branch.
+fn keep_heavy(row: &[f32], weights: &[f32], lightest: f32, kept: &mut Vec<(f32, TokenId)>) {
+    kept.resize(row.len() + 1, (0.0, 0));
+    let mut len = 0;
+    for (id, (&logit, &weight)) in row.iter().zip(weights).enumerate() {
+        kept[len] = (logit, id as TokenId);
+        len += usize::from(weight >= lightest);
+    }
+    kept.truncate(len);
 }
 
 /// The token at which the running sum of weights, in id order, first exceeds `target`.
@@ -382,8 +414,10 @@ mod tests {
         for (seed, spread) in [(1, 0.1), (2, 8.0), (3, 40.0)] {
             let values = row(seed, 20_001, spread);
             let max = maximum(&values).unwrap();
-            for (top_k, top_p) in [(0, 0.9), (100, 1.0), (5000, 0.5), (0, 0.1)] {
-                let narrowing = Narrowing { top_k, top_p, ..OPEN };
+            for (top_k, top_p, min_p) in
+                [(0, 0.9, 0.0), (100, 1.0, 0.0), (5000, 0.5, 0.0), (0, 0.1, 0.0), (0, 0.95, 0.01)]
+            {
+                let narrowing = Narrowing { top_k, top_p, min_p, ..OPEN };
                 let want = kept_by_sorting(&values, narrowing);
                 draw(&values, max, narrowing, 0.5, &mut scratch);
                 let got = scratch.weights.iter().filter(|&&weight| weight > 0.0).count();
