@@ -1,9 +1,9 @@
 //! Speed of the matrix products, beside a plain read of as many bytes in the same run.
 //!
-//! `cargo run --release -p tokenmill-kernels --example matmul -- [threads] [filter]`. Each line
-//! gives the best and the median of the repetitions; `read` is the ratio to the best plain read of
-//! the same bytes by the same threads. Matrices of one shape are rotated so that together they
-//! exceed the caches.
+//! `cargo run --release -p tokenmill-kernels --example matmul -- [threads] [filter] [bound]`. Each
+//! line gives the best and the median of the repetitions; `read` is the ratio to the best plain
+//! read of the same bytes by the same threads. Matrices of one shape are rotated so that together
+//! they exceed the caches.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -25,7 +25,13 @@ fn main() {
     let mut args = std::env::args().skip(1);
     let threads = args.next().and_then(|arg| arg.parse().ok()).unwrap_or(1);
     let filter = args.next().unwrap_or_default();
-    let pool = ThreadPool::new(threads);
+    let pool = if args.next().is_some_and(|arg| arg == "bound") {
+        let pool = ThreadPool::bound(threads);
+        println!("bound to processors: {}", pool.bind_caller());
+        pool
+    } else {
+        ThreadPool::new(threads)
+    };
     fork_join(&pool);
     let mut cases = Vec::new();
     for dtype in WeightType::ALL {

@@ -7,15 +7,19 @@
 //! nothing of priorities, nesting or work stealing: a `run` inside a `run` executes its parts on
 //! the thread that asked.
 
+mod affinity;
+mod shared_mut;
+
 use std::any::Any;
 use std::cell::UnsafeCell;
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+pub use shared_mut::SharedMut;
 
 /// How long an idle worker spins before it parks: longer than the gap between two kernels, shorter
 /// than a time slice.
@@ -35,18 +39,44 @@ pub struct ThreadPool {
 
 impl ThreadPool {
     /// A pool of `threads` threads, the caller of [`run`](Self::run) included: `threads - 1` are
-    /// started. Zero means one.
+    /// started. Zero means one. The operating system places them.
     ///
     /// # Panics
     /// When the operating system refuses to start a thread.
     pub fn new(threads: usize) -> ThreadPool {
+        ThreadPool::start(threads, |_| ())
+    }
+
+    /// As [`new`](Self::new), each worker bound to a processor of its own, counted from the second
+    /// of those the process may use; the thread that calls `run` binds itself to the first with
+    /// [`bind_caller`](Self::bind_caller). A woken worker is then never queued behind the very
+    /// thread that waits for it. Meant for processors that nobody else uses; where the system
+    /// refuses, the workers float.
+    ///
+    /// # Panics
+    /// When the operating system refuses to start a thread.
+    pub fn bound(threads: usize) -> ThreadPool {
+        ThreadPool::start(threads, |index| _ = affinity::bind_current_thread(index))
+    }
+
+    /// Binds the calling thread to the first processor that the process may use; false when the
+    /// system refuses.
+    pub fn bind_caller(&self) -> bool {
+        affinity::bind_current_thread(0)
+    }
+
+    fn start(threads: usize, prepare: fn(usize)) -> ThreadPool {
         let shared = Arc::new(Shared::new());
         let workers = (1..threads.max(1))
             .map(|index| {
                 let shared = Arc::clone(&shared);
+                let work = move || {
+                    prepare(index);
+                    shared.work();
+                };
                 std::thread::Builder::new()
                     .name(format!("kernel-{index}"))
-                    .spawn(move || shared.work())
+                    .spawn(work)
                     .expect("the operating system starts a kernel thread")
             })
             .collect();
@@ -136,66 +166,6 @@ pub fn part_range(len: usize, parts: usize, part: usize) -> Range<usize> {
     let (each, rest) = (len / parts, len % parts);
     let start = part * each + part.min(rest);
     start..start + each + usize::from(part < rest)
-}
-
-/// A mutable slice that the parts of one job write at disjoint places.
-///
-/// ```
-/// use tokenmill_kernels::pool::{SharedMut, ThreadPool};
-/// let (pool, mut squares) = (ThreadPool::new(2), vec![0; 8]);
-/// let shared = SharedMut::new(&mut squares);
-/// pool.run(8, &|part| {
-///     // SAFETY: each part takes its own element.
-///     let place = unsafe { shared.slice(part..part + 1) };
-///     place[0] = part * part;
-/// });
-/// assert_eq!(squares[7], 49);
-/// ```
-#[derive(Debug)]
-pub struct SharedMut<'a, T> {
-    data: *mut T,
-    len: usize,
-    owner: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: `SharedMut` gives out `&mut T` on other threads, which is sending `T`; that the places
-// are disjoint is the promise of each caller of `slice`.
-unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
-// SAFETY: as `Sync`: it is a `&mut [T]` in parts.
-unsafe impl<T: Send> Send for SharedMut<'_, T> {}
-
-impl<'a, T> SharedMut<'a, T> {
-    /// Borrows `data` for as long as the parts write to it.
-    pub fn new(data: &'a mut [T]) -> SharedMut<'a, T> {
-        SharedMut { data: data.as_mut_ptr(), len: data.len(), owner: PhantomData }
-    }
-
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// True when there is no element.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The elements of `range`, writable.
-    ///
-    /// # Panics
-    /// When `range` does not lie within the slice.
-    ///
-    /// # Safety
-    /// While the result lives, no other call may have returned a slice that overlaps `range`.
-    #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise, see Safety")]
-    pub unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
-        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
-        // SAFETY: `range` lies within the slice that was borrowed mutably for `'a`, so the offset
-        // stays inside it.
-        let start = unsafe { self.data.add(range.start) };
-        // SAFETY: as above, and the caller promises that nothing else refers to these elements.
-        unsafe { std::slice::from_raw_parts_mut(start, range.end - range.start) }
-    }
 }
 
 /// The closure of the current job, its lifetime erased.
@@ -378,6 +348,21 @@ mod tests {
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
             }
         }
+    }
+
+    #[test]
+    fn bound_workers_run_their_parts() {
+        let pool = ThreadPool::bound(3);
+        let count = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                pool.bind_caller();
+                pool.run(7, &|_| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                });
+            });
+        });
+        assert_eq!(count.load(Ordering::Relaxed), 7);
     }
 
     #[test]
