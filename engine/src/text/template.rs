@@ -11,6 +11,7 @@ mod environment;
 mod generation_tags;
 mod json;
 mod methods;
+mod python_text;
 mod string_methods;
 mod time;
 
@@ -26,6 +27,12 @@ use environment::Raised;
 
 /// Name of the template within its environment; error messages show it.
 const NAME: &str = "chat_template";
+/// Longer templates are refused; the longest in use have some tens of kilobytes.
+const MAX_SOURCE_BYTES: usize = 1 << 20;
+/// Code in one tag, without strings.
+const MAX_TAG_BYTES: usize = 8192;
+/// Enough for the deepest template of that size.
+const COMPILER_STACK_BYTES: usize = 512 << 20;
 /// Variables that a request may not set through its template arguments.
 const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
 /// Names of a message's reasoning; templates read the first or the second.
@@ -90,11 +97,7 @@ impl ChatTemplate {
     /// # Errors
     /// [`TemplateError::Compile`] with the line.
     pub fn compile(source: &str, bos: &str, eos: &str) -> Result<Self, TemplateError> {
-        let mut environment = environment::new();
-        let plain = generation_tags::remove(source);
-        environment
-            .add_template_owned(NAME, plain)
-            .map_err(|e| TemplateError::Compile(describe(&e)))?;
+        let environment = compile_in_thread(source)?;
         let mut template = Self {
             environment: Arc::new(environment),
             source: source.into(),
@@ -189,6 +192,31 @@ impl ChatTemplate {
             true => ContentFormat::OpenAi,
             false => ContentFormat::String,
         }
+    }
+}
+
+/// The compiler recurses once per operator in a chain (`not not not ...`), without a bound of its own: code
+/// is bounded here, and the stack is made for it. Untouched, that costs no memory.
+fn compile_in_thread(source: &str) -> Result<Environment<'static>, TemplateError> {
+    if source.len() > MAX_SOURCE_BYTES {
+        let message = format!("{} bytes, at most {MAX_SOURCE_BYTES} are read", source.len());
+        return Err(TemplateError::Compile(message));
+    }
+    let longest = generation_tags::longest_code(source);
+    if longest > MAX_TAG_BYTES {
+        let message = format!("a tag has {longest} bytes of code, at most {MAX_TAG_BYTES} are read");
+        return Err(TemplateError::Compile(message));
+    }
+    let plain = generation_tags::remove(source);
+    let compile = move || {
+        let mut environment = environment::new();
+        environment.add_template_owned(NAME, plain).map(|()| environment)
+    };
+    let thread = std::thread::Builder::new().stack_size(COMPILER_STACK_BYTES).spawn(compile);
+    let thread = thread.map_err(|e| TemplateError::Compile(format!("no thread: {e}")))?;
+    match thread.join() {
+        Ok(result) => result.map_err(|e| TemplateError::Compile(describe(&e))),
+        Err(_) => Err(TemplateError::Compile("the compiler panicked".to_owned())),
     }
 }
 

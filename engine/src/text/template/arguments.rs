@@ -18,7 +18,12 @@ impl<'a> Arguments<'a> {
             Some((last, rest)) if last.is_kwargs() => (rest, Kwargs::try_from(last.clone())?),
             _ => (args, Kwargs::from_iter(std::iter::empty::<(&str, Value)>())),
         };
-        Ok(Self { method, positional, taken: 0, named })
+        Ok(Self::from_parts(method, positional, named))
+    }
+
+    /// Arguments that are already apart.
+    pub(super) fn from_parts(method: &'a str, positional: &'a [Value], named: Kwargs) -> Self {
+        Self { method, positional, taken: 0, named }
     }
 
     /// The next positional argument, or the one called `name`. `None` counts as absent.

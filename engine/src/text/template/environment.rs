@@ -1,16 +1,20 @@
 //! The Jinja2 environment of `transformers`' chat templates, with Python's notion of values.
+//!
+//! The budget does not cover everything: the engine's own `~`, `join` and `==` walk a list that holds itself
+//! many times over (`x = [x, x]`, again and again) before they pay. Printing, `string` and `tojson` do pay.
 
 use std::fmt;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::ValueKind;
+use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value};
 
-use super::{json, methods, time};
+use super::arguments::Arguments;
+use super::{json, methods, python_text, time};
 
 /// Work one rendering may do: about one unit per instruction and per 64 bytes of text. The longest chats
 /// in use take some hundred thousands; memory is bounded by 64 bytes per unit.
-const FUEL: u64 = 4_000_000;
+const FUEL: u64 = 2_000_000;
 /// Levels of blocks and macros.
 const RECURSION: usize = 200;
 
@@ -41,6 +45,7 @@ pub(super) fn new() -> Environment<'static> {
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", tojson_filter);
+    environment.add_filter("string", string_filter);
     environment.add_test("sequence", is_sequence);
     environment.add_test("iterable", is_iterable);
     environment.add_test("integer", is_integer);
@@ -49,20 +54,23 @@ pub(super) fn new() -> Environment<'static> {
 }
 
 /// Prints as Python's `str` does.
-fn print(out: &mut Output, _state: &mut State, value: &Value) -> Result<(), Error> {
-    match value.kind() {
-        ValueKind::Undefined => Ok(()),
-        ValueKind::Number if !value.is_integer() => {
-            let float = f64::try_from(value.clone()).unwrap_or(f64::NAN);
-            let text = match float {
-                f if f.is_nan() => "nan".to_owned(),
-                f if f.is_infinite() => if f > 0.0 { "inf" } else { "-inf" }.to_owned(),
-                f => json::float_text(f),
-            };
-            out.write_str(&text).map_err(Error::from)
-        }
-        _ => write!(out, "{value}").map_err(Error::from),
+fn print(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    match value.as_str() {
+        Some(text) => out.write_str(text).map_err(Error::from),
+        None => out.write_str(&to_str(state, value)?).map_err(Error::from),
     }
+}
+
+/// `str(value)`.
+fn to_str(state: &State, value: &Value) -> Result<String, Error> {
+    let mut text = String::new();
+    python_text::write_str(state, value, &mut text)?;
+    Ok(text)
+}
+
+/// The `string` filter.
+fn string_filter(state: &mut State, value: &Value) -> Result<String, Error> {
+    to_str(state, value)
 }
 
 fn raise_exception(message: String) -> Result<Value, Error> {
@@ -76,9 +84,10 @@ fn strftime_now(format: String) -> String {
 
 fn tojson_filter(
     state: &mut State,
-    args: minijinja::value::Rest<Value>,
+    args: Rest<Value>,
+    named: Kwargs,
 ) -> Result<Value, Error> {
-    json::tojson(state, &args)
+    json::tojson(state, Arguments::from_parts("tojson", &args, named))
 }
 
 /// What has a length and an index, strings and dicts among them.

@@ -41,6 +41,41 @@ pub(super) fn remove(source: &str) -> String {
     out
 }
 
+/// The most code in one tag or expression of `source`, in bytes; text in quotes does not count.
+pub(super) fn longest_code(source: &str) -> usize {
+    let mut longest = 0;
+    let mut rest = source;
+    while let Some(at) = rest.find('{') {
+        rest = &rest[at..];
+        let len = match rest.as_bytes().get(1) {
+            Some(b'{') => delimited(rest, "}}"),
+            Some(b'%') => delimited(rest, "%}"),
+            _ => 1,
+        };
+        longest = longest.max(code_len(&rest[..len]));
+        rest = &rest[len..];
+    }
+    longest
+}
+
+/// Bytes outside of quotes.
+fn code_len(part: &str) -> usize {
+    let (mut quote, mut escaped, mut len) = (None, false, 0);
+    for byte in part.bytes() {
+        match quote {
+            Some(_) if escaped => escaped = false,
+            Some(_) if byte == b'\\' => escaped = true,
+            Some(q) if byte == q => quote = None,
+            Some(_) => {}
+            None => {
+                len += 1;
+                quote = (byte == b'"' || byte == b'\'').then_some(byte);
+            }
+        }
+    }
+    len
+}
+
 /// Length of a tag or an expression, its closing delimiter included; strings may contain that.
 fn delimited(text: &str, close: &str) -> usize {
     let bytes = text.as_bytes();

@@ -7,6 +7,8 @@ use super::arguments::Arguments;
 
 /// Deeper values are refused; Python's limit is of that order.
 const MAX_DEPTH: usize = 200;
+/// Fuel for one value, which is some bytes of text and some branches.
+const FUEL_PER_VALUE: u64 = 4;
 /// Widest indent of one level.
 const MAX_INDENT: i64 = 64;
 
@@ -22,8 +24,7 @@ struct Writer<'a, 'b, 'c> {
 }
 
 /// The `tojson` filter of `transformers`: nothing is escaped for HTML.
-pub(super) fn tojson(state: &mut State, args: &[Value]) -> Result<Value, Error> {
-    let mut args = Arguments::new("tojson", args)?;
+pub(super) fn tojson(state: &State, mut args: Arguments<'_>) -> Result<Value, Error> {
     let value = args.required("x")?;
     let ensure_ascii = args.flag("ensure_ascii")?;
     let indent = match args.optional("indent")? {
@@ -64,7 +65,7 @@ fn separators(args: &Arguments<'_>, pair: &Value) -> Result<(String, String), Er
 
 impl Writer<'_, '_, '_> {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
-        self.state.consume_fuel(1)?;
+        self.state.consume_fuel(FUEL_PER_VALUE)?;
         if depth > MAX_DEPTH {
             let message = format!("a value is nested deeper than {MAX_DEPTH} levels");
             return Err(Error::new(ErrorKind::InvalidOperation, message));
