@@ -48,7 +48,8 @@ fn every_template_renders_as_the_reference_does() {
                 let expected = expected.map_or_else(|| case["error"].to_string(), str::to_owned);
                 let source = &fixture["templates"][case["template"].as_str().unwrap()];
                 let shown: String = source.to_string().chars().take(300).collect();
-                failures.push(format!("{name}\n{shown}\n  expected {expected:?}\n  got {result:?}"));
+                failures
+                    .push(format!("{name}\n{shown}\n  expected {expected:?}\n  got {result:?}"));
             }
         }
     }

@@ -99,7 +99,8 @@ fn id() -> impl Strategy<Value = u32> {
 #[test]
 fn streamed_text_is_the_decoded_text() {
     let Some(tokenizer) = tokenizer() else { return };
-    let ids = (prop::collection::vec(id(), 0..6), prop::collection::vec(id(), 0..40), any::<bool>());
+    let ids =
+        (prop::collection::vec(id(), 0..6), prop::collection::vec(id(), 0..40), any::<bool>());
     proptest!(|((prompt, output, skip) in ids)| {
         let before = tokenizer.decode(&prompt, skip);
         let whole = tokenizer.decode(&[&prompt[..], &output[..]].concat(), skip);

@@ -87,10 +87,7 @@ fn is_sentence_piece(replace: &Value, fallback: &Value, fuse: &Value) -> bool {
 }
 
 fn strips_one_space(strip: &Value) -> bool {
-    strip["type"] == "Strip"
-        && strip["content"] == " "
-        && strip["start"] == 1
-        && strip["stop"] == 0
+    strip["type"] == "Strip" && strip["content"] == " " && strip["start"] == 1 && strip["stop"] == 0
 }
 
 #[cfg(test)]

@@ -186,3 +186,78 @@ impl Drop for TextPool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::mpsc;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    /// Lets an async function begin.
+    fn poll_once<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn pool(threads: usize, queue: usize) -> TextPool {
+        let json = br#"{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}"#;
+        let tokenizer = Tokenizer::from_json_bytes(json).unwrap();
+        TextPool::new(tokenizer, TextPoolOptions { threads, queue }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_job_only() {
+        let pool = pool(1, 4);
+        let failed = pool.run(|| -> u32 { panic!("of {}", "note") }).await;
+        assert!(matches!(failed, Err(TextError::Panicked(text)) if text == "of note"));
+        assert_eq!(pool.run(|| 7).await.unwrap(), 7);
+        assert_eq!(pool.encode("aa".to_owned(), true).await.unwrap(), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_and_a_dropped_pool_closes() {
+        let pool = Arc::new(pool(1, 2));
+        let (started, has_started) = mpsc::channel();
+        let (go, wait) = mpsc::channel::<()>();
+        let running = tokio::spawn({
+            let pool = Arc::clone(&pool);
+            async move {
+                let job = move || {
+                    started.send(()).unwrap();
+                    wait.recv().is_ok()
+                };
+                pool.run(job).await
+            }
+        });
+        while has_started.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        let mut waiting: Vec<_> = (0..2).map(|i| Box::pin(pool.run(move || i))).collect();
+        for job in &mut waiting {
+            assert!(poll_once(job.as_mut()).is_pending());
+        }
+        assert_eq!(pool.waiting(), 2);
+        assert!(matches!(pool.run(|| 0).await, Err(TextError::Busy { queue: 2 })));
+        drop(waiting);
+        go.send(()).unwrap();
+        assert!(running.await.unwrap().unwrap());
+        assert_eq!(pool.run(|| 5).await.unwrap(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_job_nobody_waits_for_does_not_run() {
+        let pool = pool(1, 8);
+        let (go, wait) = mpsc::channel::<()>();
+        let mut blocking = Box::pin(pool.run(move || wait.recv().is_ok()));
+        assert!(poll_once(blocking.as_mut()).is_pending());
+        let (ran, has_run) = mpsc::channel();
+        let mut abandoned = Box::pin(pool.run(move || ran.send(())));
+        assert!(poll_once(abandoned.as_mut()).is_pending());
+        drop(abandoned);
+        go.send(()).unwrap();
+        assert!(blocking.await.unwrap());
+        pool.run(|| ()).await.unwrap();
+        assert!(has_run.try_recv().is_err());
+    }
+}

@@ -184,9 +184,11 @@ impl ChatTemplate {
         let assistant = json!({"role": "assistant", "content": parts});
         let conversations = [json!([user]), json!([system, user]), json!([user, assistant])];
         let shows_text = |conversation: &Value| {
-            self.render(conversation, None, None, true, false, &Map::new())
-                .is_ok_and(|text| text.contains(PROBE) && !text.contains(&format!(": '{PROBE}"))
-                    && !text.contains(&format!("\"{PROBE}\"")))
+            self.render(conversation, None, None, true, false, &Map::new()).is_ok_and(|text| {
+                text.contains(PROBE)
+                    && !text.contains(&format!(": '{PROBE}"))
+                    && !text.contains(&format!("\"{PROBE}\""))
+            })
         };
         match conversations.iter().any(shows_text) {
             true => ContentFormat::OpenAi,
@@ -204,7 +206,8 @@ fn compile_in_thread(source: &str) -> Result<Environment<'static>, TemplateError
     }
     let longest = generation_tags::longest_code(source);
     if longest > MAX_TAG_BYTES {
-        let message = format!("a tag has {longest} bytes of code, at most {MAX_TAG_BYTES} are read");
+        let message =
+            format!("a tag has {longest} bytes of code, at most {MAX_TAG_BYTES} are read");
         return Err(TemplateError::Compile(message));
     }
     let plain = generation_tags::remove(source);

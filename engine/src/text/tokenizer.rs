@@ -230,3 +230,6 @@ fn special_token(
     };
     Ok(library.token_to_id(token))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,9 @@ use std::fmt;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Rest, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value};
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value,
+};
 
 use super::arguments::Arguments;
 use super::{json, methods, python_text, time};
@@ -82,11 +84,7 @@ fn strftime_now(format: String) -> String {
     time::strftime(&format, time::now())
 }
 
-fn tojson_filter(
-    state: &mut State,
-    args: Rest<Value>,
-    named: Kwargs,
-) -> Result<Value, Error> {
+fn tojson_filter(state: &mut State, args: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
     json::tojson(state, Arguments::from_parts("tojson", &args, named))
 }
 

@@ -120,7 +120,10 @@ mod tests {
                 "{% raw %}{% generation %}' {{ {% endraw %}{% generation %}",
                 "{% raw %}{% generation %}' {{ {% endraw %}{% with %}",
             ),
-            ("{% set generation = 1 %}{{ generation }}", "{% set generation = 1 %}{{ generation }}"),
+            (
+                "{% set generation = 1 %}{{ generation }}",
+                "{% set generation = 1 %}{{ generation }}",
+            ),
             ("{% if x == '%}' %}{% generation %}", "{% if x == '%}' %}{% with %}"),
             ("{", "{"),
             ("{%", "{%"),

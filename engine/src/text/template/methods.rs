@@ -112,9 +112,7 @@ pub(super) fn python_range(
 ) -> std::ops::Range<usize> {
     let clamp = |index: i64| match usize::try_from(index) {
         Ok(index) => index.min(len),
-        Err(_) => {
-            len.saturating_sub(usize::try_from(index.unsigned_abs()).unwrap_or(usize::MAX))
-        }
+        Err(_) => len.saturating_sub(usize::try_from(index.unsigned_abs()).unwrap_or(usize::MAX)),
     };
     start.map_or(0, clamp)..stop.map_or(len, clamp)
 }

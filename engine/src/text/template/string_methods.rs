@@ -50,12 +50,12 @@ fn simple(text: &str, method: &str) -> Option<Value> {
         "isalnum" => all(char::is_alphanumeric).into(),
         "isdigit" | "isnumeric" | "isdecimal" => all(char::is_numeric).into(),
         "isascii" => text.is_ascii().into(),
-        "isupper" => (text.chars().any(char::is_uppercase)
-            && !text.chars().any(char::is_lowercase))
-        .into(),
-        "islower" => (text.chars().any(char::is_lowercase)
-            && !text.chars().any(char::is_uppercase))
-        .into(),
+        "isupper" => {
+            (text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)).into()
+        }
+        "islower" => {
+            (text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase)).into()
+        }
         _ => return None,
     })
 }
@@ -206,7 +206,9 @@ fn partition(text: &str, reverse: bool, args: &mut Arguments<'_>) -> Result<Valu
     let separator = args.string("sep")?;
     let at = if reverse { text.rfind(&separator) } else { text.find(&separator) };
     let parts = match (at, reverse) {
-        (Some(at), _) => [&text[..at], &text[at..at + separator.len()], &text[at + separator.len()..]],
+        (Some(at), _) => {
+            [&text[..at], &text[at..at + separator.len()], &text[at + separator.len()..]]
+        }
         (None, false) => [text, "", ""],
         (None, true) => ["", "", text],
     };
@@ -239,7 +241,10 @@ fn affix(text: &str, at_end: bool, args: &mut Arguments<'_>) -> Result<Value, Er
     let (text, _) = window(text, args)?;
     let matches = |affix: &Value| {
         let affix = affix.as_str().ok_or_else(|| {
-            args.error(format!("the argument must be a string or a tuple of them, not {}", affix.kind()))
+            args.error(format!(
+                "the argument must be a string or a tuple of them, not {}",
+                affix.kind()
+            ))
         })?;
         Ok(if at_end { text.ends_with(affix) } else { text.starts_with(affix) })
     };
@@ -309,12 +314,7 @@ fn join(state: &State, separator: &str, args: &mut Arguments<'_>) -> Result<Valu
     Ok(out.into())
 }
 
-fn pad(
-    state: &State,
-    text: &str,
-    method: &str,
-    args: &mut Arguments<'_>,
-) -> Result<Value, Error> {
+fn pad(state: &State, text: &str, method: &str, args: &mut Arguments<'_>) -> Result<Value, Error> {
     let width = args.optional_int("width")?.unwrap_or(0);
     let fill = match method {
         "zfill" => "0".to_owned(),

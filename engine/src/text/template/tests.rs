@@ -15,7 +15,8 @@ fn hostile_templates_end_with_an_error() {
     let doubled = "{% set ns = namespace(x=['a']) %}{% for i in range(60) %}\
                    {% set ns.x = [ns.x, ns.x] %}{% endfor %}";
     for source in [
-        "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}".to_owned(),
+        "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}"
+            .to_owned(),
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".to_owned(),
         "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}\
          {% endfor %}{{ ns.x }}"
@@ -83,7 +84,9 @@ fn errors_have_the_templates_words() {
             other => panic!("{source}: {other:?}"),
         }
     }
-    for source in ["{% if %}", "{{ x", "{% for x in y %}", "{% endgeneration %}", "{{ x | nofilter }}"] {
+    for source in
+        ["{% if %}", "{{ x", "{% for x in y %}", "{% endgeneration %}", "{{ x | nofilter }}"]
+    {
         let result = render(source, &json!({}));
         assert!(result.is_err(), "{source}: {result:?}");
     }
@@ -144,7 +147,10 @@ fn content_format_is_detected() {
 
 #[test]
 fn kwargs_win_over_special_tokens() {
-    assert_eq!(render("{{ bos_token }}{{ eos_token }}", &json!({"bos_token": "B"})).unwrap(), "B</s>");
+    assert_eq!(
+        render("{{ bos_token }}{{ eos_token }}", &json!({"bos_token": "B"})).unwrap(),
+        "B</s>"
+    );
     assert_eq!(
         ChatTemplate::compile("{{ x }}", "", "")
             .unwrap()

@@ -3,8 +3,18 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-    "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 const DAYS: [&str; 7] =
     ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -36,8 +46,7 @@ struct Moment {
 impl Moment {
     /// From days since 1970, after Howard Hinnant's `civil_from_days`.
     fn new(unix: i64) -> Self {
-        let (days, seconds) =
-            (unix.div_euclid(SECONDS_PER_DAY), unix.rem_euclid(SECONDS_PER_DAY));
+        let (days, seconds) = (unix.div_euclid(SECONDS_PER_DAY), unix.rem_euclid(SECONDS_PER_DAY));
         let shifted = days + 719_468;
         let era = shifted.div_euclid(146_097);
         let day_of_era = shifted.rem_euclid(146_097);
@@ -50,8 +59,7 @@ impl Moment {
         let year = year_of_era + era * 400 + i64::from(month <= 2);
         let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
         // The calendar counted from March: 306 days lie before January.
-        let year_day =
-            if month > 2 { from_march + 60 + i64::from(leap) } else { from_march - 305 };
+        let year_day = if month > 2 { from_march + 60 + i64::from(leap) } else { from_march - 305 };
         Self {
             year,
             month: month as usize,
