@@ -6,20 +6,22 @@ use tokenmill_engine::text::{ChatTemplate, ContentFormat, TemplateError};
 const FIXTURE: &str = include_str!("fixtures/text/templates.json");
 
 fn fixture() -> Value {
-    serde_json::from_str(FIXTURE).unwrap()
+    serde_json::from_str(FIXTURE).expect("the fixture is JSON")
 }
 
 fn render(fixture: &Value, case: &Value) -> Result<String, TemplateError> {
-    let source = fixture["templates"][case["template"].as_str().unwrap()].as_str().unwrap();
+    let source = fixture["templates"][case["template"].as_str().expect("a name")]
+        .as_str()
+        .expect("a source");
     let template = ChatTemplate::compile(source, "<s>", "</s>")?;
-    let mut kwargs: Map<String, Value> = case["kwargs"].as_object().unwrap().clone();
+    let mut kwargs: Map<String, Value> = case["kwargs"].as_object().expect("an object").clone();
     kwargs.insert("v".to_owned(), fixture["v"].clone());
     template.render(
         &case["messages"],
         Some(&case["tools"]).filter(|v| !v.is_null()),
         Some(&case["documents"]).filter(|v| !v.is_null()),
-        case["add_generation_prompt"].as_bool().unwrap(),
-        case["continue_final_message"].as_bool().unwrap(),
+        case["add_generation_prompt"].as_bool().expect("a flag"),
+        case["continue_final_message"].as_bool().expect("a flag"),
         &kwargs,
     )
 }

@@ -18,9 +18,9 @@ fn tokenizer() -> Option<Tokenizer> {
         println!("skipped: {MODEL} is absent");
         return None;
     }
-    let file = GgufFile::open(&path).unwrap();
-    let metadata = GgufTokenizer::from_metadata(file.metadata()).unwrap();
-    Some(Tokenizer::from_gguf(&metadata).unwrap())
+    let file = GgufFile::open(&path).expect("a GGUF file");
+    let metadata = GgufTokenizer::from_metadata(file.metadata()).expect("a tokenizer");
+    Some(Tokenizer::from_gguf(&metadata).expect("a known tokenizer"))
 }
 
 /// Text of `ids` after `prompt`, piece by piece.

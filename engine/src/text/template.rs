@@ -1,7 +1,7 @@
 //! Chat templates: Jinja2 as `transformers` runs it.
 //!
-//! Templates are written for Python's Jinja2 and its strings, lists and dicts; [`environment`](self::environment)
-//! supplies those. What the reference sandbox refuses (changing a list or a dict in place) is refused here.
+//! Templates are written for Python's Jinja2 and its strings, lists and dicts; `environment` supplies
+//! those. What the reference sandbox refuses (changing a list or a dict in place) is refused here.
 //! A template is a stranger's program: time and memory of a rendering are bounded by a budget, and every
 //! failure is an error with the template's own words where it has some.
 
