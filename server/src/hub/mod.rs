@@ -1,0 +1,18 @@
+//! Models by hub id: `org/name`, downloaded once into the cache that the hub's Python client uses too.
+//!
+//! The published client crate reads the environment by itself, starts a cut download from its first
+//! byte and brings a second TLS library; `docs/dependencies.md` has the comparison. What is here is the
+//! part a server needs: one listing, the files that matter, resumed and verified downloads.
+
+mod cache;
+mod client;
+mod download;
+mod error;
+mod files;
+mod id;
+#[cfg(test)]
+mod tests;
+
+pub use client::{HubClient, Progress};
+pub use error::HubError;
+pub use id::HubId;
