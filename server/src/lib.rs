@@ -5,12 +5,17 @@
 mod admission;
 pub mod app;
 mod body;
+pub mod cli;
+pub mod config;
 pub mod error;
 pub mod fields;
+pub mod hub;
 pub mod lifecycle;
+pub mod logging;
 pub mod metrics;
 mod openai;
 mod openapi;
+mod outgoing;
 mod probes;
 mod random;
 pub mod registry;

@@ -17,6 +17,11 @@ fn pair() -> [u64; 2] {
     [KEYS[0].hash_one(count), KEYS[1].hash_one(count)]
 }
 
+/// Two numbers that cannot be foreseen outside the process.
+pub(crate) fn hash_key() -> [u64; 2] {
+    pair()
+}
+
 /// A seed.
 pub(crate) fn seed() -> u64 {
     pair()[0]

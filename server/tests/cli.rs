@@ -1,0 +1,164 @@
+//! The binary from the outside: a small model with random weights is served, asked and stopped.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/tests/fixtures/models/llama");
+
+/// A directory that goes with the test.
+struct Model(PathBuf);
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Model {
+    /// The engine's fixture with a tokenizer of one word per id.
+    fn new(name: &str) -> Self {
+        let directory =
+            std::env::temp_dir().join(format!("tokenmill-cli-{name}-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("the fixture can be copied");
+        for file in ["config.json", "generation_config.json", "model.safetensors"] {
+            fs::copy(Path::new(FIXTURE).join(file), directory.join(file))
+                .expect("the fixture can be copied");
+        }
+        let config: serde_json::Value = serde_json::from_slice(
+            &fs::read(directory.join("config.json")).expect("the fixture can be copied"),
+        )
+        .expect("the fixture can be copied");
+        let size = config["vocab_size"].as_u64().expect("the fixture can be copied");
+        let vocabulary: serde_json::Map<_, _> =
+            (0..size).map(|id| (format!("w{id}"), id.into())).collect();
+        let tokenizer = serde_json::json!({
+            "version": "1.0",
+            "pre_tokenizer": {"type": "Whitespace"},
+            "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "w0"},
+        });
+        fs::write(directory.join("tokenizer.json"), tokenizer.to_string())
+            .expect("the fixture can be copied");
+        Self(directory)
+    }
+}
+
+fn tokenmill(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tokenmill"));
+    command.args(words).env_clear().stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A server that does not outlive its test.
+struct Running {
+    child: Child,
+    address: String,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    fn start(words: &[&str]) -> Self {
+        let mut child = tokenmill(words).stderr(Stdio::null()).spawn().expect("the server runs");
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().expect("the server runs"))
+            .read_line(&mut ready)
+            .expect("the server runs");
+        let address = ready.strip_prefix("ready: http://").and_then(|rest| rest.split(',').next());
+        let address = address.unwrap_or_else(|| panic!("no ready line: {ready:?}")).to_owned();
+        assert!(ready.contains("try: curl http://"), "{ready}");
+        Self { child, address }
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> String {
+        let mut socket = TcpStream::connect(&self.address).expect("the server runs");
+        write!(
+            socket,
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .expect("the server runs");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("the server runs");
+        answer
+    }
+}
+
+#[test]
+fn a_model_is_served_and_sigterm_ends_it_well() {
+    let model = Model::new("serve");
+    let path = model.0.to_str().unwrap();
+    let mut server = Running::start(&[
+        "serve",
+        "--model_dir",
+        path,
+        "--model_name=tiny",
+        "--http_port=0",
+        "--host=127.0.0.1",
+        "--grpc_port=9000",
+        "--made-up",
+        "--max-num-seqs=4",
+        "--kv-cache-memory-bytes=4MiB",
+    ]);
+    let models = server.ask("GET", "/v1/models", "");
+    assert!(models.contains("200 OK") && models.contains("\"id\":\"tiny\""), "{models}");
+    let body = r#"{"model":"tiny","prompt":"w1 w2 w3","max_tokens":3,"temperature":0}"#;
+    let completion = server.ask("POST", "/v1/completions", body);
+    assert!(completion.contains("200 OK"), "{completion}");
+    assert!(completion.contains("\"completion_tokens\":3"), "{completion}");
+
+    // The same port again: refused before anything is loaded, and the running server goes on.
+    let port = server.address.rsplit(':').next().unwrap();
+    let second =
+        tokenmill(&["serve", path, "--host", "127.0.0.1", "--port", port]).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("cannot listen on 127.0.0.1:"));
+
+    let pid = server.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn inspect_tells_programs_everything() {
+    let model = Model::new("inspect");
+    let path = model.0.to_str().unwrap();
+    let output =
+        tokenmill(&["inspect", path, "--json", "--num-gpu-blocks-override=64"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let facts: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(facts["architecture"], "LlamaForCausalLM");
+    assert_eq!(facts["kv_cache"]["tokens"], 64 * 16);
+    assert_eq!(facts["chat_template"], serde_json::Value::Null);
+    assert!(facts["refused"][0].as_str().unwrap().starts_with("chat: "));
+    let memory = &facts["memory"];
+    let parts = ["weights", "kv_cache", "workspace", "tables"];
+    let sum: u64 = parts.iter().map(|part| memory[part].as_u64().unwrap()).sum();
+    assert_eq!(memory["total"], sum);
+    let templated =
+        ["inspect", path, "--json", "--chat-template", "{% for m in messages %}x{% endfor %}"];
+    let output = tokenmill(&templated).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("string content"));
+}
+
+#[test]
+fn without_a_model_serve_says_what_to_type() {
+    let output = tokenmill(&["serve", "--port", "0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("tokenmill serve ./SmolLM2-135M-Instruct.gguf"), "{said}");
+    let broken = Model::new("broken");
+    fs::write(broken.0.join("config.json"), "{").unwrap();
+    let output = tokenmill(&["serve", broken.0.to_str().unwrap(), "--port=0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("config.json"));
+}
