@@ -39,10 +39,11 @@ pub(crate) async fn track(
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
-    if app.config.request_id_headers && !response.headers().contains_key("x-request-id") {
-        if let Ok(value) = HeaderValue::from_str(&id) {
-            response.headers_mut().insert("x-request-id", value);
-        }
+    if app.config.request_id_headers
+        && !response.headers().contains_key("x-request-id")
+        && let Ok(value) = HeaderValue::from_str(&id)
+    {
+        response.headers_mut().insert("x-request-id", value);
     }
     record.status = response.status().as_u16();
     if let Some(Rejection(cause)) = response.extensions().get() {

@@ -93,8 +93,9 @@ impl Metric {
 pub fn document() -> String {
     let mut out = String::from(
         "# Metrics\n\nGenerated from the table in `server/src/metrics/table.rs`; a test compares the two. \
-         `GET /metrics` answers in\nPrometheus' text format. Every series exists from the start. Families \
-         marked *model* carry the labels `model_name` (the\nfirst served name) and `engine`.\n\n\
+         `GET /metrics` answers in\nPrometheus' text format. Series exist from the start, but for those whose labels come \
+         with a request.\nFamilies marked *model* carry the labels `model_name` (the first \
+         served name) and `engine`.\n\n\
          | name | type | labels | meaning |\n|---|---|---|---|\n",
     );
     for metric in METRICS {
@@ -179,8 +180,10 @@ fn cache_config(scope: &ModelScope<'_>, family: &mut Family<'_>) {
 
 fn kv_blocks(scope: &ModelScope<'_>, family: &mut Family<'_>) {
     let stats = stats(scope);
-    let (free, cached) = (stats.blocks_free.get(), stats.blocks_cached.get());
-    let used = stats.blocks_total.get().saturating_sub(free + cached);
+    // The engine counts cached blocks among the free ones; the series are disjoint.
+    let (unused, cached) = (stats.blocks_free.get(), stats.blocks_cached.get());
+    let used = stats.blocks_total.get().saturating_sub(unused);
+    let free = unused.saturating_sub(cached);
     for (state, count) in [("free", free), ("cached", cached), ("used", used)] {
         family.count(&[("state", state)], count);
     }

@@ -119,7 +119,7 @@ pub(crate) struct Choice {
     /// Prompt tokens found in the cache.
     pub(crate) cached_tokens: u32,
     /// Of prompt tokens from the second on.
-    pub(crate) prompt_logprobs: Vec<Box<PositionLogprobs>>,
+    pub(crate) prompt_logprobs: Vec<PositionLogprobs>,
     /// Not yet sent.
     pub(crate) delta: Delta,
     /// Set once.
@@ -209,7 +209,7 @@ impl Choice {
                 self.cached_tokens = cached_tokens;
                 self.times.admitted(cached_tokens);
             }
-            TokenEvent::PromptLogprobs(position) => self.prompt_logprobs.push(position),
+            TokenEvent::PromptLogprobs(position) => self.prompt_logprobs.push(*position),
             TokenEvent::Token { id, logprobs } => self.take_token(id, logprobs),
             TokenEvent::Pooled(_) => self.fail(ApiError::internal(
                 "The model answered with a vector instead of a token.",

@@ -113,7 +113,7 @@ impl Answer {
         let mut items = Vec::with_capacity(choice.delta.logprobs.len());
         if prompt.text.is_some() && first {
             let positions = &self.generation.leader_of(index).prompt_logprobs;
-            let positions = positions.iter().map(|position| Some(position.as_ref()));
+            let positions = positions.iter().map(Some);
             let offsets = offsets(&self.model, &prompt.tokens, self.params.skip_special);
             let rows =
                 prompt.tokens.iter().zip(offsets).zip(std::iter::once(None).chain(positions));

@@ -159,7 +159,7 @@ impl Serialize for TopMap<'_> {
 pub(crate) struct PromptLogprobs<'a> {
     pub(crate) view: View<'a>,
     /// Of the tokens from the second on.
-    pub(crate) positions: &'a [Box<PositionLogprobs>],
+    pub(crate) positions: &'a [PositionLogprobs],
 }
 
 impl Serialize for PromptLogprobs<'_> {

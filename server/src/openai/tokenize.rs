@@ -85,7 +85,7 @@ pub(crate) async fn detokenize(
 pub(crate) async fn tokenizer_info(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let (_, model) = app.registry.generative(None)?;
     let text = |id: Option<u32>| id.map(|id| model.tokenizer.token_text(id));
-    let eos = text(model.tokenizer.eos());
+    let eos = text(model.tokenizer.eos().or_else(|| model.eos_tokens.first().copied()));
     let template = model.template.as_ref().map(|template| Value::from(template.source()));
     Ok(body::json(&json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
