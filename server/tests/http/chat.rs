@@ -13,14 +13,14 @@ fn expected(max_tokens: u32) -> Vec<u32> {
     let mut config = SimConfig::default();
     config.limits.vocab_size = VOCAB;
     let prompt =
-        tokenizer().encode("<|turn|>user\nhello<|end|><|turn|>assistant\n", false).unwrap();
+        tokenizer().encode("<|turn|>user\nhello<|end|><|turn|>assistant\n", false).expect("bytes");
     let greedy = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
     SimModel::new(&config).generate(&prompt, &[EOS], &greedy, max_tokens)
 }
 
 /// The text of all deltas of one choice.
 fn content(events: &[Value], index: usize) -> String {
-    let choices = events.iter().flat_map(|event| event["choices"].as_array().unwrap());
+    let choices = events.iter().flat_map(|event| event["choices"].as_array().expect("choices"));
     choices
         .filter(|choice| choice["index"] == index)
         .filter_map(|choice| choice["delta"]["content"].as_str())

@@ -7,8 +7,8 @@ use crate::support::{BOS, Server, Setup, completion_body, tokenizer};
 const COMPLETIONS: &str = "/v1/completions";
 
 fn texts(answer: &Value) -> Vec<String> {
-    let choices = answer["choices"].as_array().unwrap();
-    choices.iter().map(|choice| choice["text"].as_str().unwrap().to_owned()).collect()
+    let choices = answer["choices"].as_array().expect("choices");
+    choices.iter().map(|choice| choice["text"].as_str().expect("text").to_owned()).collect()
 }
 
 #[tokio::test]

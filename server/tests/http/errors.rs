@@ -91,6 +91,25 @@ async fn values_out_of_range_are_refused_by_name() {
         (json!({"request_id": "a b"}), "request_id", "visible ASCII"),
         (json!({"timeout": 0}), "timeout", "outside"),
         (json!({"model": 3}), "model", "expected a string"),
+    ];
+    check_both(&server, cases).await;
+}
+
+/// Every case on both routes.
+async fn check_both(server: &Server, cases: Vec<(Value, &str, &str)>) {
+    for (more, param, part) in cases {
+        for (path, body) in
+            [(CHAT, chat_body(more.clone())), (COMPLETIONS, completion_body(more.clone()))]
+        {
+            check(server, path, body.to_string().as_bytes(), 400, param.into(), part).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_built_is_refused_by_name() {
+    let server = Server::new(Setup::default());
+    let cases: Vec<(Value, &str, &str)> = vec![
         (json!({"response_format": {"type": "json_object"}}), "response_format", "not supported"),
         (json!({"structured_outputs": {"regex": "a"}}), "structured_outputs", "not supported"),
         (json!({"guided_choice": ["a"]}), "guided_choice", "not supported"),
@@ -99,13 +118,7 @@ async fn values_out_of_range_are_refused_by_name() {
         (json!({"thinking_token_budget": 5}), "thinking_token_budget", "not supported"),
         (json!({"vllm_xargs": {"a": 1}}), "vllm_xargs", "not supported"),
     ];
-    for (more, param, part) in cases {
-        for (path, body) in
-            [(CHAT, chat_body(more.clone())), (COMPLETIONS, completion_body(more.clone()))]
-        {
-            check(&server, path, body.to_string().as_bytes(), 400, param.into(), part).await;
-        }
-    }
+    check_both(&server, cases).await;
 }
 
 #[tokio::test]

@@ -21,8 +21,8 @@ struct Live {
 
 async fn start(setup: Setup) -> Live {
     let server = Server::new(setup);
-    let listener = bind(&server.app).await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = bind(&server.app).await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
     let (stop, receiver) = mpsc::channel(4);
     let ended = tokio::spawn(serve(server.app.clone(), listener, receiver));
     Live { server, address, stop, ended }
@@ -37,7 +37,7 @@ fn slow(step_ms: u64) -> Setup {
 
 impl Live {
     async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).await.unwrap()
+        TcpStream::connect(self.address).await.expect("it listens")
     }
 
     /// Sends a chat request; `more` are further fields.
@@ -46,7 +46,7 @@ impl Live {
         socket
             .write_all(&http("POST", "/v1/chat/completions", &chat_body(more).to_string()))
             .await
-            .unwrap();
+            .expect("it reads");
         socket
     }
 
@@ -77,7 +77,7 @@ async fn read_until(socket: &mut TcpStream, end: &str) -> String {
     let mut buffer = [0; 4096];
     while !String::from_utf8_lossy(&bytes).contains(end) {
         let read = tokio::time::timeout(Duration::from_secs(20), socket.read(&mut buffer));
-        match read.await.expect("an answer in time").unwrap() {
+        match read.await.expect("an answer in time").expect("an open socket") {
             0 => break,
             count => bytes.extend_from_slice(&buffer[..count]),
         }
