@@ -8,7 +8,7 @@ use crate::shell;
 
 /// Format, clippy, documentation, dependency rules. The repository's own rules (`tidy`) are tests
 /// of this crate and run here too.
-pub fn run(root: &Path) -> Result<()> {
+pub(crate) fn run(root: &Path) -> Result<()> {
     let cargo = |arguments: &[&str]| shell::command(root, "cargo", arguments);
     shell::run(&mut cargo(&["fmt", "--all", "--check"]))?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];

@@ -8,9 +8,13 @@ use crate::model;
 use crate::shell;
 
 /// Gets the model, builds the binary, prints how to talk to it and serves.
-pub fn run(root: &Path, options: &[String]) -> Result<()> {
+pub(crate) fn run(root: &Path, options: &[String]) -> Result<()> {
     let model = model::ensure_present(root)?;
-    shell::run(&mut shell::command(root, "cargo", &["build", "--release", "--package", "tokenmill"]))?;
+    shell::run(&mut shell::command(
+        root,
+        "cargo",
+        &["build", "--release", "--package", "tokenmill"],
+    ))?;
     let port = port(options);
     eprintln!(
         "\nwhen it says it is ready, talk to it from another terminal:\n\n  \

