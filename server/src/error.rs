@@ -28,14 +28,16 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Every cause, in the order of the metric's series.
-    pub const ALL: [Cause; 6] = [
-        Cause::Validation,
-        Cause::Auth,
-        Cause::QueueFull,
-        Cause::Deadline,
-        Cause::Draining,
-        Cause::Internal,
+    /// Every cause with the statuses it is answered with: the series that exist from the start.
+    pub const ANSWERS: [(Cause, u16); 8] = [
+        (Cause::Validation, 400),
+        (Cause::Validation, 404),
+        (Cause::Auth, 401),
+        (Cause::QueueFull, 429),
+        (Cause::QueueFull, 503),
+        (Cause::Deadline, 503),
+        (Cause::Draining, 503),
+        (Cause::Internal, 500),
     ];
 
     /// The label's value.
@@ -120,16 +122,6 @@ impl ApiError {
     pub fn too_large(limit: usize) -> Self {
         let message = format!("The body is larger than the limit of {limit} bytes.");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLarge", Cause::Validation, message)
-    }
-
-    /// 415.
-    pub fn unsupported_media_type() -> Self {
-        Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "UnsupportedMediaType",
-            Cause::Validation,
-            "The body must be JSON with the header Content-Type: application/json.".into(),
-        )
     }
 
     /// 429: a queue is full.

@@ -45,8 +45,8 @@ impl Sum {
 pub(super) struct Route {
     pub(super) by_status: BTreeMap<&'static str, u64>,
     pub(super) duration: Histogram,
-    pub(super) request_bytes: Sum,
-    pub(super) response_bytes: Sum,
+    request_bytes: Sum,
+    response_bytes: Sum,
 }
 
 /// Counts of every route. Touched once per request.
@@ -106,5 +106,25 @@ impl HttpMetrics {
         for ((handler, method), route) in routes.iter() {
             visit(handler, method, route);
         }
+    }
+
+    /// Bodies received, by handler over all its methods.
+    pub(super) fn request_sizes(&self) -> BTreeMap<String, Sum> {
+        self.sizes(|route| route.request_bytes)
+    }
+
+    /// Bodies sent, by handler over all its methods.
+    pub(super) fn response_sizes(&self) -> BTreeMap<String, Sum> {
+        self.sizes(|route| route.response_bytes)
+    }
+
+    fn sizes(&self, of: impl Fn(&Route) -> Sum) -> BTreeMap<String, Sum> {
+        let mut sizes: BTreeMap<String, Sum> = BTreeMap::new();
+        self.visit(|handler, _, route| {
+            let (total, more) = (sizes.entry(handler.to_owned()).or_default(), of(route));
+            total.sum = total.sum.saturating_add(more.sum);
+            total.count += more.count;
+        });
+        sizes
     }
 }

@@ -103,6 +103,7 @@ pub struct ModelMetrics {
     pub(crate) generation_tokens: Histogram,
     pub(crate) computed_tokens: Histogram,
     pub(crate) max_tokens: Histogram,
+    pub(crate) longest: Histogram,
     pub(crate) choices: Histogram,
     pub(crate) finished: [AtomicU64; FINISHED_LABELS.len()],
     pub(crate) cancelled: [AtomicU64; CANCELLER_LABELS.len()],
@@ -129,6 +130,7 @@ impl ModelMetrics {
             generation_tokens: lengths(),
             computed_tokens: lengths(),
             max_tokens: lengths(),
+            longest: lengths(),
             choices: Histogram::counts_of(CHOICES),
             finished: Default::default(),
             cancelled: Default::default(),
@@ -156,10 +158,15 @@ impl ModelMetrics {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A sequence of a request for `n` choices goes to the engine.
+    /// A prompt with `n` choices of at most `max_tokens` went to the engine.
     pub(crate) fn submitted(&self, n: u32, max_tokens: u32) {
         self.choices.observe(f64::from(n));
         self.max_tokens.observe(f64::from(max_tokens));
+    }
+
+    /// The choices of a prompt ended; the longest has `generated` tokens.
+    pub(crate) fn prompt_ended(&self, generated: u32) {
+        self.longest.observe(f64::from(generated));
     }
 
     /// A sequence was ended early after `generated` tokens.
@@ -249,11 +256,22 @@ impl SequenceTimes {
 }
 
 /// Counters of the whole server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ServerMetrics {
     pub(crate) http: HttpMetrics,
     rejected: Mutex<std::collections::BTreeMap<(&'static str, u16), u64>>,
     pub(crate) queue_rejections: [AtomicU64; 2],
+}
+
+impl Default for ServerMetrics {
+    fn default() -> Self {
+        let rejected = Cause::ANSWERS.map(|(cause, status)| ((cause.label(), status), 0));
+        Self {
+            http: HttpMetrics::default(),
+            rejected: Mutex::new(rejected.into()),
+            queue_rejections: Default::default(),
+        }
+    }
 }
 
 impl ServerMetrics {

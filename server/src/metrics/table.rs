@@ -248,17 +248,15 @@ fn http_duration(app: &App, family: &mut Family<'_>) {
 }
 
 fn http_request_size(app: &App, family: &mut Family<'_>) {
-    app.metrics.http.visit(|handler, _, route| {
-        let size = route.request_bytes;
-        family.summary(&[("handler", handler)], size.sum as f64, size.count);
-    });
+    for (handler, size) in app.metrics.http.request_sizes() {
+        family.summary(&[("handler", &handler)], size.sum as f64, size.count);
+    }
 }
 
 fn http_response_size(app: &App, family: &mut Family<'_>) {
-    app.metrics.http.visit(|handler, _, route| {
-        let size = route.response_bytes;
-        family.summary(&[("handler", handler)], size.sum as f64, size.count);
-    });
+    for (handler, size) in app.metrics.http.response_sizes() {
+        family.summary(&[("handler", &handler)], size.sum as f64, size.count);
+    }
 }
 
 fn rejected(app: &App, family: &mut Family<'_>) {
@@ -315,8 +313,8 @@ pub static METRICS: &[Metric] = &[
     Metric::model("vllm:request_decode_time_seconds", Hist, "", "From the first to the last token.", |s, f| histogram(f, &own(s).decode)),
     Metric::model("vllm:request_prompt_tokens", Hist, "", "Prompt tokens of a sequence.", |s, f| histogram(f, &own(s).prompt_tokens)),
     Metric::model("vllm:request_generation_tokens", Hist, "", "Completion tokens of a sequence.", |s, f| histogram(f, &own(s).generation_tokens)),
-    Metric::model("vllm:request_max_num_generation_tokens", Hist, "", "Completion tokens that a sequence might have had.", |s, f| histogram(f, &own(s).max_tokens)),
-    Metric::model("vllm:request_params_max_tokens", Hist, "", "Completion tokens that a sequence was allowed.", |s, f| histogram(f, &own(s).max_tokens)),
+    Metric::model("vllm:request_max_num_generation_tokens", Hist, "", "Completion tokens of the longest choice of a prompt.", |s, f| histogram(f, &own(s).longest)),
+    Metric::model("vllm:request_params_max_tokens", Hist, "", "Completion tokens that a prompt's choices were allowed.", |s, f| histogram(f, &own(s).max_tokens)),
     Metric::model("vllm:request_prefill_kv_computed_tokens", Hist, "", "Prompt tokens of a sequence that were not in the prefix cache.", |s, f| histogram(f, &own(s).computed_tokens)),
     Metric::model("vllm:iteration_tokens_total", Hist, "", "Query tokens of a step.", |s, f| engine_histogram(f, &[], &stats(s).iteration_tokens)),
     Metric::model("vllm:request_params_n", Hist, "", "Choices that a request asked for.", |s, f| histogram(f, &own(s).choices)),

@@ -311,6 +311,11 @@ impl Choice {
 }
 
 impl Choice {
+    /// Takes the sequence back without counting it: its request was refused.
+    pub(crate) fn discard(&mut self) {
+        self.stream = None;
+    }
+
     /// Cancels what still runs, on behalf of `by`.
     pub(crate) fn cancel(&mut self, by: Canceller) {
         if self.stream.take().is_some() {

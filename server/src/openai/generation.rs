@@ -70,8 +70,18 @@ impl Usage {
 pub(crate) struct Generation {
     pub(crate) choices: Vec<Choice>,
     pub(crate) prompts: Arc<Vec<Prompt>>,
+    model: Arc<Generative>,
     n: usize,
     permit: Permit,
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        for row in self.choices.chunks(self.n) {
+            let longest = row.iter().map(|choice| choice.generated).max();
+            self.model.metrics.prompt_ended(longest.unwrap_or(0));
+        }
+    }
 }
 
 impl Plan<'_> {
@@ -83,23 +93,37 @@ impl Plan<'_> {
         for prompt in self.prompts.iter() {
             self.max_tokens(prompt)?;
         }
-        let rules = Arc::new(self.rules());
-        let n = self.params.n as usize;
-        let prompts = Arc::clone(&self.prompts);
-        let ahead = n > 1 && prompts.iter().any(|prompt| self.runs_ahead(prompt));
-        let first = if ahead { 1 } else { n };
-        let mut rows: Vec<Vec<Choice>> = Vec::with_capacity(prompts.len());
-        for prompt in prompts.iter() {
-            rows.push(self.submit(prompt, &rules, 0..first)?);
+        let mut rows: Vec<Vec<Choice>> = Vec::with_capacity(self.prompts.len());
+        if let Err(error) = self.submit_all(&mut rows).await {
+            // Refused as a whole: what was submitted is taken back and counts nowhere.
+            rows.iter_mut().flatten().for_each(Choice::discard);
+            return Err(error);
         }
-        if ahead {
-            poll_fn(|context| poll_first_tokens(&mut rows, context)).await;
-            for (row, prompt) in rows.iter_mut().zip(prompts.iter()) {
-                row.extend(self.submit(prompt, &rules, 1..n)?);
-            }
+        for prompt in self.prompts.iter() {
+            self.model.metrics.submitted(self.params.n, self.max_tokens(prompt)?);
         }
         let choices = rows.into_iter().flatten().collect();
-        Ok(Generation { choices, prompts, n, permit: self.permit })
+        let (model, prompts) = (Arc::clone(self.model), self.prompts);
+        Ok(Generation { choices, model, prompts, n: self.params.n as usize, permit: self.permit })
+    }
+
+    /// One row of choices per prompt.
+    async fn submit_all(&self, rows: &mut Vec<Vec<Choice>>) -> Result<(), ApiError> {
+        let rules = Arc::new(self.rules());
+        let n = self.params.n;
+        let ahead = n > 1 && self.prompts.iter().any(|prompt| self.runs_ahead(prompt));
+        let first = if ahead { 1 } else { n };
+        rows.resize_with(self.prompts.len(), Vec::new);
+        for (row, prompt) in rows.iter_mut().zip(self.prompts.iter()) {
+            self.submit(row, prompt, &rules, 0..first)?;
+        }
+        if ahead {
+            poll_fn(|context| poll_first_tokens(rows, context)).await;
+            for (row, prompt) in rows.iter_mut().zip(self.prompts.iter()) {
+                self.submit(row, prompt, &rules, 1..n)?;
+            }
+        }
+        Ok(())
     }
 
     fn rules(&self) -> Rules {
@@ -140,21 +164,21 @@ impl Plan<'_> {
 
     fn submit(
         &self,
+        row: &mut Vec<Choice>,
         prompt: &Prompt,
         rules: &Arc<Rules>,
-        indices: std::ops::Range<usize>,
-    ) -> Result<Vec<Choice>, ApiError> {
-        let mut choices = Vec::with_capacity(indices.len());
+        indices: std::ops::Range<u32>,
+    ) -> Result<(), ApiError> {
         for index in indices {
-            let stream = self.sequence(prompt, index as u32)?;
+            let stream = self.sequence(prompt, index)?;
             let alone = stream.is_none();
             let mut choice = Choice::new(self.model, rules, &prompt.tokens, stream, self.arrival);
             if alone {
                 choice.finish_without_sequence();
             }
-            choices.push(choice);
+            row.push(choice);
         }
-        Ok(choices)
+        Ok(())
     }
 
     /// Submits choice `index` of a prompt; `None` when there is nothing to compute.
@@ -196,7 +220,6 @@ impl Plan<'_> {
             logprobs: params.logprobs,
             prompt_logprobs,
         };
-        self.model.metrics.submitted(params.n, max_tokens);
         Ok(Some(self.model.engine.submit(GenerateRequest { spec, sampling })?))
     }
 

@@ -27,7 +27,6 @@ async fn every_family_is_there_before_the_first_request() {
         "http_request_duration_seconds",
         "http_request_size_bytes",
         "http_response_size_bytes",
-        "tokenmill_requests_rejected_total",
         "tokenmill_startup_seconds",
         "tokenmill_host_memory_bytes",
     ];
@@ -56,6 +55,7 @@ async fn counts_follow_the_requests() {
         .await;
     server.post("/v1/completions", "{").await;
     server.get("/nowhere").await;
+    server.post("/nowhere", "").await;
     server.idle().await;
     server.model.metrics.record_startup("open", 0.5);
     let text = server.get("/metrics").await.text().to_owned();
@@ -95,6 +95,9 @@ async fn counts_follow_the_requests() {
         ),
         ("http_requests_total{handler=\"none\",method=\"GET\",status=\"4xx\"}".into(), 1.0),
         ("tokenmill_requests_rejected_total{reason=\"validation\",status=\"400\"}".into(), 1.0),
+        ("tokenmill_requests_rejected_total{reason=\"queue_full\",status=\"429\"}".into(), 0.0),
+        (format!("vllm:request_params_n_count{MODEL}"), 4.0),
+        (format!("vllm:request_max_num_generation_tokens_sum{MODEL}"), 32.0),
         ("tokenmill_ready".into(), 1.0),
         ("tokenmill_requests_in_flight".into(), 0.0),
     ] {
@@ -105,6 +108,10 @@ async fn counts_follow_the_requests() {
     let sent = value(&text, "http_response_size_bytes_sum{handler=\"/v1/chat/completions\"}");
     assert!(sent > 1000.0, "{sent}");
     assert!(!text.contains("handler=\"/metrics\""));
+    let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let series = samples.iter().filter_map(|line| Some(line.rsplit_once(' ')?.0));
+    let distinct: std::collections::HashSet<&str> = series.collect();
+    assert_eq!(distinct.len(), samples.len(), "a series appears twice");
 }
 
 /// Rewrites the document when `TOKENMILL_BLESS` is set.

@@ -210,6 +210,8 @@ async fn queue_limits_refuse_before_any_work() {
     let reply = server.post("/v1/chat/completions", chat_body(json!({"n": 8})).to_string()).await;
     assert_eq!((reply.status, reply.header("retry-after")), (StatusCode::TOO_MANY_REQUESTS, "1"));
     assert_eq!(reply.json()["error"]["type"], "RateLimitError");
+    let text = server.get("/metrics").await.text().to_owned();
+    assert!(text.contains("by=\"client\"} 0\n"), "a refused request was cancelled by no client");
     server.idle().await;
 }
 

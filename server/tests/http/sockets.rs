@@ -75,9 +75,12 @@ fn http(method: &str, path: &str, body: &str) -> Vec<u8> {
 async fn read_until(socket: &mut TcpStream, end: &str) -> String {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
-    while !String::from_utf8_lossy(&bytes).contains(end) {
+    let mut seen = 0;
+    while !bytes[seen..].windows(end.len()).any(|part| part == end.as_bytes()) {
+        seen = bytes.len().saturating_sub(end.len());
         let read = tokio::time::timeout(Duration::from_secs(20), socket.read(&mut buffer));
-        match read.await.expect("an answer in time").expect("an open socket") {
+        // A reset ends the text as well as a clean close.
+        match read.await.expect("an answer in time").unwrap_or(0) {
             0 => break,
             count => bytes.extend_from_slice(&buffer[..count]),
         }
@@ -154,6 +157,21 @@ async fn a_slow_reader_gets_merged_chunks() {
     let chunks = text.matches("\"delta\":{\"content\"").count();
     assert!(chunks < 16 * 300 / 2, "{chunks} chunks for {} tokens", 16 * 300);
     assert_eq!(text.matches("\"finish_reason\":\"length\"").count(), 16);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_dropped() {
+    let mut setup = Setup::default();
+    setup.config.write_timeout = Duration::from_millis(200);
+    let live = start(setup).await;
+    // Far more than the buffers of both sockets hold.
+    let mut socket = live
+        .request(json!({"stream": true, "n": 32, "max_tokens": 450, "ignore_eos": true, "logprobs": true, "top_logprobs": 20}))
+        .await;
+    live.until("begun", |server| server.app.in_flight() == 1).await;
+    live.until("dropped", |server| server.app.in_flight() == 0).await;
+    assert!(!read_until(&mut socket, "[DONE]").await.contains("[DONE]"));
+    live.server.idle().await;
 }
 
 #[tokio::test]
