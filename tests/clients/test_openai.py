@@ -7,7 +7,10 @@ import openai
 
 from server_case import MODEL, ServerCase
 
-FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
+FRANCE = [
+    {"role": "system", "content": "You are a helpful assistant."},
+    {"role": "user", "content": "What is the capital of France?"},
+]
 STORY = [{"role": "user", "content": "Tell a story about a fox."}]
 
 
@@ -50,15 +53,26 @@ class Chat(OpenAiCase):
         self.assertEqual(usage.total_tokens, usage.prompt_tokens + 7)
         self.assertEqual(answer.choices[0].finish_reason, "length")
 
-    def test_the_conversation_so_far_matters(self):
-        messages = [
-            {"role": "system", "content": "You are a helpful assistant."},
-            {"role": "user", "content": "My name is Ada. Remember it."},
-            {"role": "assistant", "content": "Hello Ada!"},
-            {"role": "user", "content": [{"type": "text", "text": "What is my name?"}]},
+    def test_system_messages_matter(self):
+        def name(system):
+            messages = [
+                {"role": "system", "content": system},
+                {"role": "user", "content": [{"type": "text", "text": "What is your name?"}]},
+            ]
+            answer = self.chat(messages, temperature=0, max_tokens=12)
+            return answer.choices[0].message.content
+
+        self.assertIn("Milo", name("Your name is Milo."))
+        self.assertNotIn("Milo", name("You are a helpful assistant."))
+
+    def test_earlier_turns_are_part_of_the_prompt(self):
+        turns = [
+            {"role": "user", "content": "Hello."},
+            {"role": "assistant", "content": "Hello! How can I help?"},
         ]
-        answer = self.chat(messages, temperature=0, max_tokens=24)
-        self.assertIn("Ada", answer.choices[0].message.content)
+        alone = self.chat(FRANCE[1:], temperature=0, max_tokens=4)
+        after = self.chat(turns + FRANCE[1:], temperature=0, max_tokens=4)
+        self.assertGreater(after.usage.prompt_tokens, alone.usage.prompt_tokens + 8)
 
     def test_streams_what_it_would_answer_at_once(self):
         fields = {"temperature": 0, "max_tokens": 48}

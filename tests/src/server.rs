@@ -103,18 +103,20 @@ impl Server {
         EventStream::open(self.address, &request)
     }
 
-    /// The value of the first series of a metric.
+    /// The sum of a metric's series.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is none, or one is no number.
     pub fn metric(&self, name: &str) -> Result<f64> {
         let text = self.get("/metrics")?.text();
-        let series = text.lines().find_map(|line| {
+        let values = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next())?
         });
-        let value = series.with_context(|| format!("/metrics has no {name}"))?;
-        value.parse().with_context(|| format!("{name} is {value}"))
+        let values: Vec<f64> =
+            values.map(str::parse).collect::<Result<_, _>>().context(name.to_owned())?;
+        ensure!(!values.is_empty(), "/metrics has no {name}");
+        Ok(values.iter().sum())
     }
 
     /// Asks it to end, as a supervisor does.

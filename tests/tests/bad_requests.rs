@@ -43,6 +43,7 @@ fn check_serves(server: &Server) {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let answer = answer.json().expect("JSON");
     assert_eq!(answer["usage"]["completion_tokens"], 4, "{answer}");
+    assert!(!server.log().contains("panicked"), "{}", server.log());
 }
 
 #[test]
@@ -206,6 +207,16 @@ fn bodies_beyond_the_limit() {
     chunked.extend_from_slice(b"\r\n0\r\n\r\n");
     let answer = http::exchange(server.address(), &chunked).expect("an answer to a chunked body");
     check_error("65 MiB in chunks", &answer, 413, None);
+    check_serves(&server);
+}
+
+#[test]
+fn more_choices_than_may_wait_are_refused_as_overload() {
+    let server = Server::shared().expect("a server");
+    let body = with(with(chat(), "n", json!(16_384)), "temperature", json!(1));
+    let answer = server.post(CHAT, &body).expect("an answer");
+    check_error("16384 choices", &answer, 429, None);
+    assert_eq!(answer.header("retry-after"), Some("1"));
     check_serves(&server);
 }
 

@@ -70,6 +70,9 @@ fn streams_whose_clients_leave_give_everything_back() {
         last = look();
     }
     assert_eq!(last, [0.0; 3], "{names:?}\n{}", server.log());
+    // Two of five visits leave after the answer has begun.
+    let cancelled = server.metric("tokenmill_requests_cancelled_total").expect("a metric");
+    assert!(cancelled >= (CLIENTS * VISITS * 2 / 5) as f64, "{cancelled} were cancelled");
 
     let body = json!({"model": MODEL, "prompt": "One, two,", "max_tokens": 4, "temperature": 0});
     let answer = server.post("/v1/completions", &body).expect("an answer");
