@@ -183,9 +183,21 @@ fn say(text: &str) {
 
 fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", described(&error));
         ExitCode::from(FAILED)
     })
+}
+
+/// An error with its causes; one that is quoted by the error above it is not said twice.
+fn described(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -194,6 +206,15 @@ mod tests {
 
     fn code(words: &[&str]) -> ExitCode {
         run(std::iter::once("tokenmill").chain(words.iter().copied()).map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn a_quoted_cause_is_said_once() {
+        let cause = || std::io::Error::other("no space");
+        let quoting = anyhow::Error::new(cause()).context("model.gguf: no space");
+        assert_eq!(described(&quoting), "model.gguf: no space");
+        let other = anyhow::Error::new(cause()).context("model.gguf").context("serve");
+        assert_eq!(described(&other), "serve: model.gguf: no space");
     }
 
     #[test]

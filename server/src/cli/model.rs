@@ -41,7 +41,8 @@ pub(super) async fn open(config: &Config) -> anyhow::Result<Opened> {
     if let Some(directory) = &config.tokenizer {
         source.tokenizer = TokenizerFiles::Directory(directory.clone());
     }
-    let (options, plan) = plan(&source, &config.engine)?;
+    let (options, plan) =
+        plan(&source, &config.engine).with_context(|| path.display().to_string())?;
     let tokenizer = match &source.tokenizer {
         TokenizerFiles::Directory(directory) => Tokenizer::from_dir(directory)?,
         TokenizerFiles::Gguf(metadata) => Tokenizer::from_gguf(metadata)?,
@@ -146,7 +147,12 @@ fn template(given: Option<&str>, source: &ModelSource) -> anyhow::Result<Option<
     let tokens = &source.special_tokens;
     let bos = tokens.bos.as_deref().unwrap_or_default();
     let eos = tokens.eos.as_deref().unwrap_or_default();
-    ChatTemplate::compile(&text, bos, eos).map(Some).context("the chat template")
+    let named_by = || match given {
+        Some(given) if !given.contains('{') => format!("--chat-template {given}"),
+        Some(_) => "--chat-template".to_owned(),
+        None => "the model's own chat template (--chat-template replaces it)".to_owned(),
+    };
+    ChatTemplate::compile(&text, bos, eos).map(Some).with_context(named_by)
 }
 
 /// Sampling defaults: those of the command line, then the model's where they are wanted.
