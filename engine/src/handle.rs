@@ -201,6 +201,11 @@ impl EngineHandle {
         &self.shared.limits
     }
 
+    /// Sequences that may run or wait at the same time: a request for more can never be accepted.
+    pub fn capacity(&self) -> u32 {
+        self.shared.permits.limit()
+    }
+
     /// The engine's clock, for `SequenceSpec::deadline`.
     pub fn now(&self) -> Tick {
         self.shared.now()

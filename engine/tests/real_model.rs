@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use common::{collect, config, engine, greedy, submit};
 use serde_json::Value;
+use tokenmill_engine::layers::FloatType;
 use tokenmill_engine::load::{LoadOptions, ModelSource, TokenizerFiles, open};
 use tokenmill_engine::sampling::SamplingParams;
 use tokenmill_engine::text::{ChatTemplate, Tokenizer};
@@ -57,16 +58,23 @@ fn the_template_and_the_tokenizer_give_the_same_prompts() {
     }
 }
 
+/// How far the engine is from the reference over all cases.
+#[derive(Debug, Default)]
+struct Distance {
+    average: f64,
+    largest: f64,
+    /// Positions where the reference's margin is above 0.2, and how many of them agree.
+    sure: usize,
+    equal: usize,
+}
+
 /// The reference's continuation is fed back as a prompt, so every position is compared, also after
 /// a near tie.
-#[test]
-fn log_probabilities_are_those_of_the_dequantised_model() {
-    let Some(source) = source() else { return };
-    let options = LoadOptions { max_model_len: Some(1024), ..LoadOptions::default() };
-    let engine = engine(&source, &options, config());
+fn distance(source: &ModelSource, dtype: FloatType) -> Distance {
+    let options = LoadOptions { max_model_len: Some(1024), dtype, ..LoadOptions::default() };
+    let engine = engine(source, &options, config());
     let scored = SamplingParams { prompt_logprobs: Some(1), ..greedy() };
-    let (mut sum, mut count, mut largest) = (0.0, 0, 0.0f64);
-    let (mut sure, mut equal) = (0, 0);
+    let (mut distance, mut count) = (Distance::default(), 0);
     for case in cases() {
         let (prompt, greedy_tokens) = (ids(&case["prompt"]), ids(&case["greedy"]));
         let (logprobs, margins) = (numbers(&case["logprobs"]), numbers(&case["margins"]));
@@ -75,18 +83,35 @@ fn log_probabilities_are_those_of_the_dequantised_model() {
         let positions = &generation.prompt_logprobs[prompt.len() - 1..];
         assert_eq!(positions.len(), greedy_tokens.len());
         for (index, position) in positions.iter().enumerate() {
-            let distance = (f64::from(position.logprob) - logprobs[index]).abs();
-            (sum, count, largest) = (sum + distance, count + 1, largest.max(distance));
+            let difference = (f64::from(position.logprob) - logprobs[index]).abs();
+            distance.average += difference;
+            distance.largest = distance.largest.max(difference);
+            count += 1;
             if margins[index] > 0.2 {
-                sure += 1;
-                equal += usize::from(position.top[0].0 == greedy_tokens[index]);
+                distance.sure += 1;
+                distance.equal += usize::from(position.top[0].0 == greedy_tokens[index]);
             }
         }
     }
-    let average = sum / f64::from(count);
-    println!("{count} positions: average {average:.4}, largest {largest:.4}; {equal} of {sure} sure tokens equal");
-    assert!(average <= 0.05, "average distance {average}");
-    assert_eq!(equal, sure, "tokens where the reference's margin is above 0.2");
+    distance.average /= f64::from(count);
+    println!("{dtype:?}, {count} positions: {distance:?}");
+    distance
+}
+
+#[test]
+fn dequantised_it_is_the_reference() {
+    let Some(source) = source() else { return };
+    let distance = distance(&source, FloatType::F32);
+    assert!(distance.average <= 1e-3, "{distance:?}");
+    assert_eq!(distance.equal, distance.sure, "{distance:?}");
+}
+
+#[test]
+fn log_probabilities_are_close_to_the_dequantised_model() {
+    let Some(source) = source() else { return };
+    let distance = distance(&source, FloatType::Stored);
+    assert!(distance.average <= 0.05, "{distance:?}");
+    assert_eq!(distance.equal, distance.sure, "{distance:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use tokenmill_kernels::matrix::{PackedMatrix, WeightType};
 
 use crate::load::LoadError;
-use crate::weights::{LoadReport, StoredType, TensorView, Weights};
+use crate::weights::{LoadReport, StoredType, TensorView, Weights, dequantize};
 
 /// One matrix `[rows (outputs), cols (inputs)]`.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub enum FloatType {
     /// As stored.
     #[default]
     Stored,
-    /// 32 bits.
+    /// 32 bits; quantised weights are dequantised.
     F32,
     /// IEEE half.
     F16,
@@ -236,12 +236,17 @@ impl<'a> WeightLoader<'a> {
     }
 }
 
-/// The type a stored tensor is packed in: quantised as it is, floats as `float` says.
+/// The type a stored tensor is packed in: floats as `float` says, quantised as it is unless `float`
+/// is [`FloatType::F32`].
 fn kept_type(view: &TensorView<'_>, float: FloatType) -> Result<WeightType, LoadError> {
     let stored = match view.dtype {
         StoredType::F32 => WeightType::F32,
         StoredType::F16 => WeightType::F16,
         StoredType::Bf16 => WeightType::Bf16,
+        // What `float32` asks for is exact arithmetic on the stored values.
+        StoredType::Q8_0 | StoredType::Q4_0 | StoredType::Q4_1 if float == FloatType::F32 => {
+            return Ok(WeightType::F32);
+        }
         StoredType::Q8_0 => return Ok(WeightType::Q8_0),
         StoredType::Q4_0 => return Ok(WeightType::Q4_0),
         StoredType::Q4_1 => return Ok(WeightType::Q4_1),
@@ -308,6 +313,11 @@ fn convert<'b>(
     match from {
         StoredType::F16 => {
             stored.chunks_exact(2).for_each(|b| push(f16::from_le_bytes([b[0], b[1]]).to_f32()));
+        }
+        StoredType::Q8_0 | StoredType::Q4_0 | StoredType::Q4_1 => {
+            let mut values = Vec::new();
+            dequantize(from, stored, &mut values).expect("a row is whole blocks");
+            values.into_iter().for_each(push);
         }
         StoredType::Bf16 => {
             stored.chunks_exact(2).for_each(|b| push(bf16::from_le_bytes([b[0], b[1]]).to_f32()));

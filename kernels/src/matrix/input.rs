@@ -4,9 +4,12 @@
 //! `[cols][rows]` and quantised ones as `[cols / 32][rows]`, so a register tile reads them from
 //! front to back. One token alone needs no copy of its f32 values.
 //!
-//! Quantisation: per 32 elements `scale = max |x| / 127`, `q = round(x / scale)`, ties to even. A
-//! block with a NaN or infinite element gets a NaN scale; one whose largest element is below 1e-35
-//! counts as zero.
+//! Quantisation: per 32 elements `scale = max |x| / 32512`, `q = round(x / scale)`, ties to even, and
+//! `q = 256 * high + low` with two signed bytes (a `low` of -128 becomes -127). Two byte products are
+//! exact where one loses what decides near ties: 8 bits alone put the log-probabilities of a trained
+//! 135M model 0.2 away from the dequantised model's, 16 bits leave the rounding of f32. A block with
+//! a NaN or infinite element gets a NaN scale; one whose largest element is below 1e-35 counts as
+//! zero.
 
 use super::layout::BLOCK;
 use crate::pool::{SharedMut, ThreadPool, part_range};
@@ -21,8 +24,10 @@ const SERIAL_ELEMENTS: usize = 8192;
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(crate) struct QuantX {
-    /// The quants, four to a word, little endian.
-    pub(crate) quads: [i32; BLOCK / 4],
+    /// The high bytes of the quants, four to a word, little endian.
+    pub(crate) high: [i32; BLOCK / 4],
+    /// Their low bytes.
+    pub(crate) low: [i32; BLOCK / 4],
     pub(crate) scale: f32,
     /// `scale * sum(q)`: meets the minimum of a weight block.
     pub(crate) weighted_sum: f32,
@@ -198,6 +203,9 @@ fn quantise_portable(x: &[f32], rows: usize, to: &mut [QuantX]) {
 /// its low bits are the integer in two's complement.
 const ROUND: f32 = 12_582_912.0;
 
+/// Quants of the largest element of a block: 127 in the high byte, 0 in the low one.
+const STEPS: f32 = 32512.0;
+
 /// Below this a block counts as zero: the reciprocal of its scale would overflow.
 const SMALLEST: f32 = 1e-35;
 
@@ -212,21 +220,30 @@ fn quantise_block(x: &[f32; BLOCK]) -> QuantX {
     if !largest.is_finite() {
         return QuantX { scale: f32::NAN, weighted_sum: f32::NAN, ..QuantX::default() };
     }
-    let (scale, inverse) = (largest / 127.0, 127.0 / largest);
-    let mut quants = [0i32; BLOCK];
-    for (quant, value) in quants.iter_mut().zip(x) {
-        *quant = (value * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
+    let (scale, inverse) = (largest / STEPS, STEPS / largest);
+    let (mut highs, mut lows) = ([0i32; BLOCK], [0i32; BLOCK]);
+    for ((high, low), value) in highs.iter_mut().zip(&mut lows).zip(x) {
+        let quant = (value * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
+        *high = (quant + 128) >> 8;
+        *low = (quant - (*high << 8)).max(-127);
     }
-    let sum: i32 = quants.iter().sum();
-    let mut quads = [0i32; BLOCK / 4];
-    for (quad, q) in quads.iter_mut().zip(quants.as_chunks::<4>().0) {
-        *quad = q[0] & 255 | (q[1] & 255) << 8 | (q[2] & 255) << 16 | q[3] << 24;
-    }
+    let sum = 256 * highs.iter().sum::<i32>() + lows.iter().sum::<i32>();
     QuantX {
-        quads,
+        high: quads(&highs),
+        low: quads(&lows),
         scale,
         weighted_sum: scale * sum as f32,
         minus_128: -128 * sum,
         minus_8: -8 * sum,
     }
+}
+
+/// Signed bytes, four to a word.
+#[inline(always)]
+fn quads(bytes: &[i32; BLOCK]) -> [i32; BLOCK / 4] {
+    let mut quads = [0i32; BLOCK / 4];
+    for (quad, q) in quads.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *quad = q[0] & 255 | (q[1] & 255) << 8 | (q[2] & 255) << 16 | q[3] << 24;
+    }
+    quads
 }

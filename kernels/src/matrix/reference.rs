@@ -46,6 +46,8 @@ fn quantised(tile: &Tile<'_>, sums: &mut Sums) {
 
 /// The integer dot product, exact.
 fn dot(block: &QuantBlock, x: &QuantX) -> i32 {
-    let x = x.quads.iter().flat_map(|quad| quad.to_le_bytes());
-    block.quants.iter().zip(x).map(|(&q, x)| (i32::from(q) - block.zero) * i32::from(x as i8)).sum()
+    let bytes = |quads: [i32; 8]| quads.into_iter().flat_map(|quad| quad.to_le_bytes());
+    let quants = bytes(x.high).zip(bytes(x.low));
+    let quants = quants.map(|(high, low)| 256 * i32::from(high as i8) + i32::from(low as i8));
+    block.quants.iter().zip(quants).map(|(&q, x)| (i32::from(q) - block.zero) * x).sum()
 }

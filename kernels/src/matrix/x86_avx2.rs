@@ -165,18 +165,20 @@ fn dot_bytes<const ROWS: usize>(
     xs: &[QuantX; ROWS],
 ) -> [__m256i; ROWS] {
     let (top, ones) = (_mm256_set1_epi8(-128), _mm256_set1_epi16(1));
-    let mut dots = [_mm256_setzero_si256(); ROWS];
+    let mut dots = [[_mm256_setzero_si256(); 2]; ROWS];
     for j in 0..8 {
         let weights = load(&lines[2 * j + quarter / 2], quarter % 2);
         let weights = _mm256_xor_si256(weights, top);
         let magnitudes = _mm256_abs_epi8(weights);
         for (dots, x) in dots.iter_mut().zip(xs) {
-            let signed = _mm256_sign_epi8(_mm256_set1_epi32(x.quads[j]), weights);
-            let pairs = _mm256_maddubs_epi16(magnitudes, signed);
-            *dots = _mm256_add_epi32(*dots, _mm256_madd_epi16(pairs, ones));
+            for (dots, quad) in dots.iter_mut().zip([x.high[j], x.low[j]]) {
+                let signed = _mm256_sign_epi8(_mm256_set1_epi32(quad), weights);
+                let pairs = _mm256_maddubs_epi16(magnitudes, signed);
+                *dots = _mm256_add_epi32(*dots, _mm256_madd_epi16(pairs, ones));
+            }
         }
     }
-    dots
+    dots.map(|[high, low]| _mm256_add_epi32(_mm256_slli_epi32::<8>(high), low))
 }
 
 /// Dot products of 32 nibbles per column, added to `start`.
@@ -189,21 +191,25 @@ fn dot_nibbles<const ROWS: usize>(
     start: [i32; ROWS],
 ) -> [__m256i; ROWS] {
     let (mask, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
-    let mut pairs = [_mm256_setzero_si256(); ROWS];
+    let mut pairs = [[_mm256_setzero_si256(); 2]; ROWS];
     for j in 0..4 {
         let packed = load(&lines[2 * j + quarter / 2], quarter % 2);
         let low = _mm256_and_si256(packed, mask);
         let high = _mm256_and_si256(_mm256_srli_epi16::<4>(packed), mask);
         for (pairs, x) in pairs.iter_mut().zip(xs) {
-            for (weights, quad) in [(low, x.quads[j]), (high, x.quads[4 + j])] {
-                let products = _mm256_maddubs_epi16(weights, _mm256_set1_epi32(quad));
-                *pairs = _mm256_add_epi16(*pairs, products);
+            for (weights, quad) in [(low, j), (high, 4 + j)] {
+                for (pairs, quad) in pairs.iter_mut().zip([x.high[quad], x.low[quad]]) {
+                    let products = _mm256_maddubs_epi16(weights, _mm256_set1_epi32(quad));
+                    *pairs = _mm256_add_epi16(*pairs, products);
+                }
             }
         }
     }
     let mut dots = start.map(|start| _mm256_set1_epi32(start));
     for (dots, pairs) in dots.iter_mut().zip(pairs) {
-        *dots = _mm256_add_epi32(*dots, _mm256_madd_epi16(pairs, ones));
+        let [high, low] = pairs.map(|pairs| _mm256_madd_epi16(pairs, ones));
+        let joined = _mm256_add_epi32(_mm256_slli_epi32::<8>(high), low);
+        *dots = _mm256_add_epi32(*dots, joined);
     }
     dots
 }

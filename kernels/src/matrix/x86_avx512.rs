@@ -202,15 +202,18 @@ fn quantised_rows<const KIND: u8, const ROWS: usize>(
     }
 }
 
+/// Sums of the products with the high and with the low bytes, two registers of columns per token.
+type Dots<const ROWS: usize> = [[[__m512i; 2]; 2]; ROWS];
+
 /// Dot products of 32 unsigned bytes per column, the 128 taken back.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn dot_bytes<const ROWS: usize>(lines: &[Line], xs: &[QuantX; ROWS]) -> [[__m512i; 2]; ROWS] {
-    let mut dots = xs.each_ref().map(|x| [_mm512_set1_epi32(x.minus_128); 2]);
+    let mut dots = start_dots(xs.each_ref().map(|x| x.minus_128));
     for j in 0..8 {
         add_dots(&mut dots, [load(&lines[2 * j]), load(&lines[2 * j + 1])], xs, j);
     }
-    dots
+    join_dots(dots)
 }
 
 /// Dot products of 32 nibbles per column, starting from `start`.
@@ -222,27 +225,46 @@ fn dot_nibbles<const ROWS: usize>(
     start: [i32; ROWS],
 ) -> [[__m512i; 2]; ROWS] {
     let mask = _mm512_set1_epi8(15);
-    let mut dots = start.map(|start| [_mm512_set1_epi32(start); 2]);
+    let mut dots = start_dots(start);
     for j in 0..4 {
         let packed = [load(&lines[2 * j]), load(&lines[2 * j + 1])];
         add_dots(&mut dots, packed.map(|bytes| _mm512_and_si512(bytes, mask)), xs, j);
         let high = packed.map(|bytes| _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask));
         add_dots(&mut dots, high, xs, 4 + j);
     }
-    dots
+    join_dots(dots)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn start_dots<const ROWS: usize>(start: [i32; ROWS]) -> Dots<ROWS> {
+    start.map(|start| [[_mm512_setzero_si512(); 2], [_mm512_set1_epi32(start); 2]])
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn add_dots<const ROWS: usize>(
-    dots: &mut [[__m512i; 2]; ROWS],
+    dots: &mut Dots<ROWS>,
     weights: [__m512i; 2],
     xs: &[QuantX; ROWS],
     quad: usize,
 ) {
     for (dots, x) in dots.iter_mut().zip(xs) {
-        let x = _mm512_set1_epi32(x.quads[quad]);
-        dots[0] = _mm512_dpbusd_epi32(dots[0], weights[0], x);
-        dots[1] = _mm512_dpbusd_epi32(dots[1], weights[1], x);
+        for (dots, x) in dots.iter_mut().zip([x.high[quad], x.low[quad]]) {
+            let x = _mm512_set1_epi32(x);
+            dots[0] = _mm512_dpbusd_epi32(dots[0], weights[0], x);
+            dots[1] = _mm512_dpbusd_epi32(dots[1], weights[1], x);
+        }
     }
+}
+
+/// `256 * high + low`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn join_dots<const ROWS: usize>(dots: Dots<ROWS>) -> [[__m512i; 2]; ROWS] {
+    dots.map(|[high, low]| {
+        [0, 1].map(|column| {
+            _mm512_add_epi32(_mm512_slli_epi32::<8>(high[column]), low[column])
+        })
+    })
 }
