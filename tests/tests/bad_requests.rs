@@ -211,12 +211,15 @@ fn bodies_beyond_the_limit() {
 }
 
 #[test]
-fn more_choices_than_may_wait_are_refused_as_overload() {
+fn more_sequences_than_can_ever_be_accepted_disturb_nobody() {
     let server = Server::shared().expect("a server");
     let body = with(with(chat(), "n", json!(16_384)), "temperature", json!(1));
     let answer = server.post(CHAT, &body).expect("an answer");
-    check_error("16384 choices", &answer, 429, None);
-    assert_eq!(answer.header("retry-after"), Some("1"));
+    check_error("16384 choices", &answer, 400, Some("n"));
+    let body = with(with(completion(), "n", json!(1000)), "temperature", json!(1));
+    let body = with(body, "prompt", json!(["One, two,", "Three, four,"]));
+    let answer = server.post(COMPLETIONS, &body).expect("an answer");
+    check_error("1000 choices of 2 prompts", &answer, 400, Some("n"));
     check_serves(&server);
 }
 

@@ -88,8 +88,10 @@ impl Plan<'_> {
     /// Submits every sequence.
     ///
     /// # Errors
-    /// When a prompt does not fit, or the engine refuses a sequence.
+    /// When a prompt does not fit, there are more sequences than can ever be accepted, or the engine
+    /// refuses one.
     pub(crate) async fn start(self) -> Result<Generation, ApiError> {
+        self.check_capacity()?;
         for prompt in self.prompts.iter() {
             self.max_tokens(prompt)?;
         }
@@ -105,6 +107,21 @@ impl Plan<'_> {
         let choices = rows.into_iter().flatten().collect();
         let (model, prompts) = (Arc::clone(self.model), self.prompts);
         Ok(Generation { choices, model, prompts, n: self.params.n as usize, permit: self.permit })
+    }
+
+    /// Refuses what cannot be accepted even by an idle engine before it fills the queue of others.
+    fn check_capacity(&self) -> Result<(), ApiError> {
+        let (n, prompts) = (u64::from(self.params.n), self.prompts.len() as u64);
+        let (asked, capacity) = (n.saturating_mul(prompts), self.model.engine.capacity());
+        if asked <= u64::from(capacity) {
+            return Ok(());
+        }
+        let param = if n > 1 { "n" } else { "prompt" };
+        let text = format!(
+            "{param}: {n} choices of {prompts} prompts are {asked} sequences, this server runs and \
+             queues at most {capacity}"
+        );
+        Err(ApiError::bad_request(text).with_param(param))
     }
 
     /// One row of choices per prompt.

@@ -46,7 +46,10 @@ async fn every_family_is_there_before_the_first_request() {
 
 #[tokio::test]
 async fn counts_follow_the_requests() {
-    let server = Server::new(Setup::default());
+    let mut setup = Setup::default();
+    // A device that takes its time: tokens that come at once are one output.
+    setup.sim.cost.step = std::time::Duration::from_millis(10);
+    let server = Server::new(setup);
     for _ in 0..3 {
         server.chat(chat_body(json!({"ignore_eos": true}))).await;
     }

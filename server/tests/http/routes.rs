@@ -3,6 +3,9 @@
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
+use tokenmill_engine::handle::GenerateRequest;
+use tokenmill_engine::sampling::SamplingParams;
+use tokenmill_scheduler::SequenceSpec;
 
 use crate::support::{BOS, Server, Setup, chat_body};
 
@@ -207,12 +210,21 @@ async fn queue_limits_refuse_before_any_work() {
     setup.engine.max_waiting = 1;
     setup.sim.limits.max_sequences = 1;
     let server = Server::new(setup);
-    let reply = server.post("/v1/chat/completions", chat_body(json!({"n": 8})).to_string()).await;
+    // Two sequences are taken in, and one of them is somebody else's.
+    let spec = SequenceSpec { prompt: vec![1], max_tokens: 1, ..SequenceSpec::default() };
+    let request = GenerateRequest { spec, sampling: SamplingParams::default() };
+    let other = server.model.engine.submit(request).expect("an idle engine");
+    let reply = server.post("/v1/chat/completions", chat_body(json!({"n": 2})).to_string()).await;
     assert_eq!((reply.status, reply.header("retry-after")), (StatusCode::TOO_MANY_REQUESTS, "1"));
     assert_eq!(reply.json()["error"]["type"], "RateLimitError");
     let text = server.get("/metrics").await.text().to_owned();
     assert!(text.contains("by=\"client\"} 0\n"), "a refused request was cancelled by no client");
+    drop(other);
     server.idle().await;
+    // What an idle engine could not take is the client's mistake, and fills no queue.
+    let reply = server.post("/v1/chat/completions", chat_body(json!({"n": 3})).to_string()).await;
+    let blamed = reply.json()["error"]["param"].clone();
+    assert_eq!((reply.status, blamed), (StatusCode::BAD_REQUEST, json!("n")));
 }
 
 #[tokio::test]
