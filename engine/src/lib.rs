@@ -4,14 +4,14 @@ pub mod config;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 pub mod core;
+pub mod cpu;
 pub mod executor;
 pub mod handle;
+pub mod layers;
 pub mod load;
 pub mod memory_plan;
 pub mod model_executor;
 pub mod models;
-pub mod layers;
-pub mod cpu;
 pub mod ops;
 pub mod sampling;
 pub mod sim;

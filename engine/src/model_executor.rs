@@ -74,10 +74,7 @@ impl ModelExecutor {
             prompt_rows: Vec::new(),
             token_rows: Vec::with_capacity(tokens),
             best: Vec::new(),
-            output: StepOutput {
-                tokens: Vec::with_capacity(sequences),
-                ..StepOutput::default()
-            },
+            output: StepOutput { tokens: Vec::with_capacity(sequences), ..StepOutput::default() },
         }
     }
 

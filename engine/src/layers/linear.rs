@@ -96,20 +96,12 @@ pub struct WeightLoader<'a> {
 
 impl<'a> WeightLoader<'a> {
     /// Reads and packs; `progress` gets the stored bytes of each matrix read.
-    pub fn new(
-        weights: Weights<'a>,
-        float: FloatType,
-        progress: &'a mut dyn FnMut(u64),
-    ) -> Self {
+    pub fn new(weights: Weights<'a>, float: FloatType, progress: &'a mut dyn FnMut(u64)) -> Self {
         Self { weights, float, pack: true, progress, parameters: 0, packed_bytes: 0 }
     }
 
     /// Keeps shapes only: nothing of the weights' contents is read but vectors.
-    pub fn plan(
-        weights: Weights<'a>,
-        float: FloatType,
-        progress: &'a mut dyn FnMut(u64),
-    ) -> Self {
+    pub fn plan(weights: Weights<'a>, float: FloatType, progress: &'a mut dyn FnMut(u64)) -> Self {
         Self { weights, float, pack: false, progress, parameters: 0, packed_bytes: 0 }
     }
 
@@ -216,11 +208,7 @@ impl<'a> WeightLoader<'a> {
     ///
     /// # Errors
     /// As [`Self::weight`].
-    pub fn linear(
-        &mut self,
-        parts: &[LinearSpec<'_>],
-        inputs: usize,
-    ) -> Result<Linear, LoadError> {
+    pub fn linear(&mut self, parts: &[LinearSpec<'_>], inputs: usize) -> Result<Linear, LoadError> {
         let parts = parts
             .iter()
             .map(|part| {
@@ -322,9 +310,9 @@ fn convert<'b>(
         StoredType::Bf16 => {
             stored.chunks_exact(2).for_each(|b| push(bf16::from_le_bytes([b[0], b[1]]).to_f32()));
         }
-        _ => stored
-            .chunks_exact(4)
-            .for_each(|b| push(f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
+        _ => {
+            stored.chunks_exact(4).for_each(|b| push(f32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+        }
     }
     buffer
 }

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use tokenmill_kernels::attention::KvCache;
 
 pub use error::LoadError;
-/// Types of the kernels in this module's signatures, for crates that do not depend on them.
-pub use tokenmill_kernels::{attention::KvType, pool::ThreadPool};
 pub use plan::{MemoryPlan, plan};
 pub use source::{
     ChatTemplates, GenerationDefaults, ModelSource, SpecialTokens, TokenizerFiles, open,
 };
+/// Types of the kernels in this module's signatures, for crates that do not depend on them.
+pub use tokenmill_kernels::{attention::KvType, pool::ThreadPool};
 
 use crate::cpu::{CpuOps, StepInputs};
 use crate::layers::{FloatType, WeightLoader};

@@ -98,8 +98,9 @@ pub fn plan(
     };
     let failed =
         |error: crate::ops::OpError| LoadError::Config { field: "model".into(), reason: error.0 };
-    let largest = PlanOps::run(model.as_ref(), limits.max_step_tokens.into(), MAX_OUTPUT_ROWS as u64)
-        .map_err(failed)?;
+    let largest =
+        PlanOps::run(model.as_ref(), limits.max_step_tokens.into(), MAX_OUTPUT_ROWS as u64)
+            .map_err(failed)?;
     let decode = PlanOps::run(model.as_ref(), 1, 1).map_err(failed)?;
     let attention = AttentionSpec {
         heads: config.num_heads,

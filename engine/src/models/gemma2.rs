@@ -139,11 +139,7 @@ impl DecoderLayer {
         Ok(Self {
             input_norm: norm(config, loader, &format!("{name}.input_layernorm"))?,
             attention: Attention::load(loader, &format!("{name}.self_attn"), attention, rope)?,
-            post_attention_norm: norm(
-                config,
-                loader,
-                &format!("{name}.post_attention_layernorm"),
-            )?,
+            post_attention_norm: norm(config, loader, &format!("{name}.post_attention_layernorm"))?,
             pre_mlp_norm: norm(config, loader, &format!("{name}.pre_feedforward_layernorm"))?,
             mlp: GatedMlp::load(
                 loader,

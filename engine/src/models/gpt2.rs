@@ -52,8 +52,7 @@ pub(super) fn load(
     let norm = LayerNorm::load(loader, &format!("{prefix}ln_f"), hidden, config.norm_eps)?;
     let head = Head::load(loader, "lm_head", config.tie_word_embeddings, &tokens)?;
     loader.ignore(&["attn.bias", "attn.masked_bias"]);
-    let layer =
-        CacheLayer { kv_heads: config.num_heads, head_dim: config.head_dim, window: None };
+    let layer = CacheLayer { kv_heads: config.num_heads, head_dim: config.head_dim, window: None };
     let cache = vec![layer; config.num_layers];
     Ok(Box::new(Gpt2 { tokens, positions, blocks, norm, head, cache }))
 }

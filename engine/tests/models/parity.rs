@@ -1,12 +1,10 @@
 //! Logits and greedy tokens of every tiny architecture against `transformers`
 //! (`xtask/fixtures/tiny_models.py`), and invariance under batching, chunking, caching and preemption.
 
-mod common;
-
 use std::collections::HashMap;
 use std::path::Path;
 
-use common::{collect, config, engine, greedy, models, submit};
+use crate::common::{collect, config, engine, greedy, models, submit};
 use tokenmill_engine::executor::PositionLogprobs;
 use tokenmill_engine::handle::EngineConfig;
 use tokenmill_engine::layers::FloatType;
@@ -61,7 +59,8 @@ fn small() -> LoadOptions {
 /// Largest difference between the log-probabilities of a position and a golden row.
 fn distance(position: &PositionLogprobs, row: &[f64]) -> f64 {
     assert_eq!(position.top.len(), row.len(), "the whole vocabulary was asked for");
-    let difference = |&(token, logprob): &(u32, f32)| (f64::from(logprob) - row[token as usize]).abs();
+    let difference =
+        |&(token, logprob): &(u32, f32)| (f64::from(logprob) - row[token as usize]).abs();
     position.top.iter().map(difference).fold(0.0, f64::max)
 }
 
@@ -69,11 +68,8 @@ fn check_logprobs(model: &Path, dtype: FloatType, golden_name: &str, tolerance: 
     let golden = Golden::open(model);
     let source = open(model).unwrap();
     let engine = engine(&source, &LoadOptions { dtype, ..small() }, config());
-    let everything = SamplingParams {
-        logprobs: Some(u32::MAX),
-        prompt_logprobs: Some(u32::MAX),
-        ..greedy()
-    };
+    let everything =
+        SamplingParams { logprobs: Some(u32::MAX), prompt_logprobs: Some(u32::MAX), ..greedy() };
     for index in 0..PROMPTS {
         let prompt = golden.tokens(&format!("prompt.{index}"));
         let rows = golden.values(&format!("{golden_name}.{index}"));
@@ -147,8 +143,7 @@ fn batching_chunking_caching_and_preemption_change_nothing() {
             max_step_tokens: 16,
             ..small()
         };
-        let engine_config =
-            EngineConfig { max_chunk_tokens: 7, prefix_cache: true, ..config() };
+        let engine_config = EngineConfig { max_chunk_tokens: 7, prefix_cache: true, ..config() };
         let engine = engine(&source, &tight, engine_config);
         let streams: Vec<_> =
             prompts.iter().map(|prompt| submit(&engine, prompt, 24, &sampled)).collect();

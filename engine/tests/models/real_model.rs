@@ -1,11 +1,9 @@
 //! The demo model from its GGUF file against `transformers` on the dequantised weights
 //! (`xtask/fixtures/real_model.py`): tokens of the prompts, log-probabilities, greedy continuations.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::{collect, config, engine, greedy, submit};
+use crate::common::{collect, config, engine, greedy, submit};
 use serde_json::Value;
 use tokenmill_engine::layers::FloatType;
 use tokenmill_engine::load::{LoadOptions, ModelSource, TokenizerFiles, open};
@@ -48,7 +46,8 @@ fn the_template_and_the_tokenizer_give_the_same_prompts() {
     let template = source.chat_templates.default.as_deref().unwrap();
     let special = &source.special_tokens;
     let text = |token: &Option<String>| token.clone().unwrap_or_default();
-    let template = ChatTemplate::compile(template, &text(&special.bos), &text(&special.eos)).unwrap();
+    let template =
+        ChatTemplate::compile(template, &text(&special.bos), &text(&special.eos)).unwrap();
     for case in cases() {
         let messages = serde_json::json!([{"role": "user", "content": case["question"]}]);
         let none = serde_json::Map::new();
@@ -120,10 +119,8 @@ fn greedy_continuations_equal_the_reference_until_a_near_tie() {
     let options = LoadOptions { max_model_len: Some(1024), ..LoadOptions::default() };
     let engine = engine(&source, &options, config());
     let cases = cases();
-    let streams: Vec<_> = cases
-        .iter()
-        .map(|case| submit(&engine, &ids(&case["prompt"]), 32, &greedy()))
-        .collect();
+    let streams: Vec<_> =
+        cases.iter().map(|case| submit(&engine, &ids(&case["prompt"]), 32, &greedy())).collect();
     for (case, stream) in cases.iter().zip(streams) {
         let want = ids(&case["greedy"]);
         let sure = numbers(&case["margins"]).iter().take_while(|&&margin| margin > 0.2).count();

@@ -29,7 +29,11 @@ pub(crate) fn models() -> Vec<PathBuf> {
 }
 
 /// An engine over a model; small steps and pools are the caller's choice.
-pub(crate) fn engine(source: &ModelSource, options: &LoadOptions, config: EngineConfig) -> EngineHandle {
+pub(crate) fn engine(
+    source: &ModelSource,
+    options: &LoadOptions,
+    config: EngineConfig,
+) -> EngineHandle {
     let pool = Arc::new(ThreadPool::new(2));
     let (executor, _, report) = load::load(source, options, &pool, &mut |_, _| {}).unwrap();
     assert!(report.missing.is_empty() && report.unread.is_empty(), "{report:?}");
