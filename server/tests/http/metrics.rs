@@ -1,9 +1,11 @@
 //! `/metrics` and its document.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 use tokenmill::metrics::{Kind, METRICS, document};
+use tokenmill_scheduler::FinishReason;
 
 use crate::support::{Server, Setup, chat_body, completion_body};
 
@@ -48,7 +50,7 @@ async fn every_family_is_there_before_the_first_request() {
 async fn counts_follow_the_requests() {
     let mut setup = Setup::default();
     // A device that takes its time: tokens that come at once are one output.
-    setup.sim.cost.step = std::time::Duration::from_millis(10);
+    setup.sim.cost.step = Duration::from_millis(10);
     let server = Server::new(setup);
     for _ in 0..3 {
         server.chat(chat_body(json!({"ignore_eos": true}))).await;
@@ -60,6 +62,14 @@ async fn counts_follow_the_requests() {
     server.get("/nowhere").await;
     server.post("/nowhere", "").await;
     server.idle().await;
+    // The engine publishes a step's tokens and ends after it has handed them out.
+    let stats = server.model.engine.stats();
+    for _ in 0..2000 {
+        if stats.finished(FinishReason::Length) == 4 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     server.model.metrics.record_startup("open", 0.5);
     let text = server.get("/metrics").await.text().to_owned();
     for (series, want) in [
