@@ -178,7 +178,7 @@ impl EventStream {
         Ok(Self { socket: head.body, buffer: Vec::new(), done: false })
     }
 
-    /// The next event; `None` once the stream has ended as it should, with `[DONE]` and the last chunk.
+    /// The next event; `None` once the stream has ended as it should: `[DONE]`, then the last chunk.
     ///
     /// # Errors
     /// When the connection breaks off, an event is no JSON, or something follows `[DONE]`.

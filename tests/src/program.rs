@@ -25,7 +25,7 @@ pub fn binary() -> PathBuf {
     }
 }
 
-/// The binary with the environment variables that it reads taken away, so that only arguments count.
+/// The binary, without the environment variables that it reads: only arguments count.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(binary());
     command.env_clear().stdin(Stdio::null());

@@ -1,5 +1,5 @@
-//! Files from strangers: `serve` and `inspect` refuse them within seconds, with a message that names the
-//! file or the field, and never by a crash.
+//! Files from strangers: `serve` and `inspect` refuse them within seconds, with a message that names
+//! the file or the field, and never by a crash.
 
 use std::fs::File;
 use std::path::Path;
