@@ -1,17 +1,21 @@
 //! A step allocates nothing.
 //!
 //! Held to zero: schedule, launch, collect, commit and publish of sequences that decode, greedy or
-//! sampled with top-k, top-p and min-p, with the simulated executor. Bounded, not zero: delivery,
+//! sampled with top-k, top-p and min-p, with the simulated executor and with a model on the CPU (on a
+//! pool of one thread, whose allocations are all counted). Bounded, not zero: delivery,
 //! because a tokio channel allocates a block per 32 messages (and recycles it when the reader keeps
 //! up). Not covered: submissions, which allocate the sequence's buffers, log-probabilities, which
 //! are allocated per token, and penalties, whose counts grow with the distinct tokens seen.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokenmill_engine::core::{EngineCore, Submission};
+use tokenmill_engine::executor::Executor;
 use tokenmill_engine::handle::EngineConfig;
+use tokenmill_engine::load::{self, LoadOptions, ThreadPool, open};
 use tokenmill_engine::sampling::SamplingParams;
 use tokenmill_engine::sim::{SimConfig, SimExecutor};
 use tokenmill_engine::stats::EngineStats;
@@ -52,8 +56,7 @@ const SEQUENCES: u32 = 32;
 const WARM_UP: u32 = 40;
 const MEASURED: u32 = 120;
 
-fn engine() -> (EngineCore, Vec<TokenStream>) {
-    let sim = SimConfig::default();
+fn engine(executor: Box<dyn Executor>) -> (EngineCore, Vec<TokenStream>) {
     let config = EngineConfig {
         max_waiting: SEQUENCES,
         max_chunk_tokens: 64,
@@ -61,14 +64,14 @@ fn engine() -> (EngineCore, Vec<TokenStream>) {
         policy: Policy::FirstCome,
         hash_key: [1, 2],
     };
-    let scheduler = config.scheduler(&sim.limits);
-    let executor = Box::new(SimExecutor::new(sim));
+    let scheduler = config.scheduler(executor.limits());
+    let vocab_size = executor.limits().vocab_size;
     let stats = Arc::new(EngineStats::default());
     let mut core = EngineCore::new(executor, scheduler, stats).expect("the limits are valid");
     let streams = (0..SEQUENCES)
         .map(|index| {
             let (sender, stream) = detached();
-            let prompt = (0..20 + index).map(|i| (i * 7 + index) % 512).collect();
+            let prompt = (0..20 + index).map(|i| (i * 7 + index) % vocab_size).collect();
             let max_tokens = WARM_UP + MEASURED + 20;
             let spec = SequenceSpec { prompt, max_tokens, ..SequenceSpec::default() };
             let sampling = SamplingParams {
@@ -87,8 +90,29 @@ fn engine() -> (EngineCore, Vec<TokenStream>) {
 }
 
 #[test]
-fn steps_after_warm_up_allocate_nothing() {
-    let (mut core, mut streams) = engine();
+fn simulated_steps_after_warm_up_allocate_nothing() {
+    check(Box::new(SimExecutor::new(SimConfig::default())));
+}
+
+#[test]
+fn steps_of_a_model_after_warm_up_allocate_nothing() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models");
+    for name in ["llama", "qwen3", "gemma2"] {
+        let source = open(&Path::new(folder).join(name)).unwrap();
+        let options = LoadOptions {
+            max_model_len: Some(256),
+            allow_longer: true,
+            max_sequences: SEQUENCES,
+            ..LoadOptions::default()
+        };
+        let pool = Arc::new(ThreadPool::new(1));
+        let (executor, _, _) = load::load(&source, &options, &pool, &mut |_, _| {}).unwrap();
+        check(Box::new(executor));
+    }
+}
+
+fn check(executor: Box<dyn Executor>) {
+    let (mut core, mut streams) = engine(executor);
     let (mut in_steps, mut in_delivery, mut tokens) = (0, 0, 0u64);
     for step in 0..WARM_UP + MEASURED {
         let now = Tick(u64::from(step));

@@ -48,7 +48,7 @@ fn cases(limits: &ExecutorLimits) -> Vec<Case> {
 
 /// Checks an executor; `make` gives a fresh one with the same weights each time.
 ///
-/// The executor needs room for six sequences of three blocks and [`COMPLETION`] tokens.
+/// The executor needs room for six sequences of three blocks and `COMPLETION` tokens.
 ///
 /// # Panics
 /// When a check fails; the message says which.

@@ -263,8 +263,6 @@ fn add_dots<const ROWS: usize>(
 #[target_feature(enable = "avx512f")]
 fn join_dots<const ROWS: usize>(dots: Dots<ROWS>) -> [[__m512i; 2]; ROWS] {
     dots.map(|[high, low]| {
-        [0, 1].map(|column| {
-            _mm512_add_epi32(_mm512_slli_epi32::<8>(high[column]), low[column])
-        })
+        [0, 1].map(|column| _mm512_add_epi32(_mm512_slli_epi32::<8>(high[column]), low[column]))
     })
 }
