@@ -1,1 +1,5 @@
 //! Benchmarks of tokenmill; see `docs/performance.md`.
+
+pub mod bandwidth;
+pub mod decode;
+pub mod synthetic;
