@@ -182,6 +182,11 @@ impl App {
         self.ready.store(true, Release);
     }
 
+    /// Tells load balancers to send nothing more; requests that come are still served.
+    pub fn clear_ready(&self) {
+        self.ready.store(false, Release);
+    }
+
     /// Whether new requests are welcome.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Acquire) && !self.is_draining() && self.registry.is_alive()

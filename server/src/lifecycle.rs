@@ -87,8 +87,8 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, mut stop: mpsc::Receive
         _ = stop.recv() => false,
         () = engine_death(&app) => true,
     };
-    app.start_draining();
-    tracing::info!(in_flight = app.in_flight(), "draining");
+    // Not ready, but still serving: until load balancers notice, their requests are answered.
+    app.clear_ready();
     let grace = app.config().drain_grace;
     if !lost && !grace.is_zero() {
         tokio::select! {
@@ -97,6 +97,8 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, mut stop: mpsc::Receive
             _ = stop.recv() => return Outcome::Forced,
         }
     }
+    app.start_draining();
+    tracing::info!(in_flight = app.in_flight(), "draining");
     drop(listener);
     closing.cancel();
     tracker.close();

@@ -7,10 +7,7 @@ import openai
 
 from server_case import MODEL, ServerCase
 
-FRANCE = [
-    {"role": "system", "content": "You are a helpful assistant."},
-    {"role": "user", "content": "What is the capital of France?"},
-]
+FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
 STORY = [{"role": "user", "content": "Tell a story about a fox."}]
 
 

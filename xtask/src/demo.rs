@@ -19,7 +19,7 @@ pub(crate) fn run(root: &Path, options: &[String]) -> Result<()> {
     eprintln!(
         "\nwhen it says it is ready, talk to it from another terminal:\n\n  \
          curl -N http://127.0.0.1:{port}/v1/chat/completions -H 'Content-Type: application/json' \\\n    \
-         -d '{{\"model\":\"smollm2\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"What is the capital of France?\"}}]}}'\n\n  \
+         -d '{{\"model\":\"smollm2\",\"stream\":true,\"temperature\":0,\"messages\":[{{\"role\":\"user\",\"content\":\"What is the capital of France?\"}}]}}'\n\n  \
          target/release/tokenmill chat --url http://127.0.0.1:{port}\n"
     );
     let binary = root.join("target/release/tokenmill");

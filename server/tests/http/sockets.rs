@@ -189,6 +189,19 @@ async fn a_signal_lets_running_requests_finish() {
 }
 
 #[tokio::test]
+async fn requests_are_served_during_the_grace() {
+    let mut setup = Setup::default();
+    setup.config.drain_grace = Duration::from_millis(500);
+    let live = start(setup).await;
+    live.stop.send(()).await.unwrap();
+    live.until("not ready", |server| !server.app.is_ready()).await;
+    let mut socket = live.request(json!({"max_tokens": 3})).await;
+    let text = read_until(&mut socket, "}}").await;
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    assert_eq!(live.ended.await.unwrap(), Outcome::Drained);
+}
+
+#[tokio::test]
 async fn the_drain_timeout_ends_requests_with_an_error() {
     let mut setup = slow(20);
     setup.config.drain_timeout = Duration::from_millis(100);
