@@ -118,14 +118,14 @@ fn check(executor: Box<dyn Executor>) {
         let now = Tick(u64::from(step));
         let mut here = allocations(|| {
             assert!(core.schedule(now));
-            core.launch().unwrap();
+            core.launch().expect("the executor works");
         });
         let delivery = allocations(|| {
             core.deliver();
         });
         here += allocations(|| {
-            core.collect().unwrap();
-            core.commit().unwrap();
+            core.collect().expect("the executor works");
+            core.commit().expect("the executor works");
             core.publish();
         });
         let measured = step >= WARM_UP;
