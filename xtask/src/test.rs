@@ -33,8 +33,9 @@ pub(crate) fn run(root: &Path, options: &[String]) -> Result<()> {
     shell::run(&mut cargo(&["build", "--release", "--package", "tokenmill", "--locked"]))?;
     shell::run(&mut cargo(&["test", "--package", "tokenmill-tests", "--locked"]))?;
     let python = client_environment(root)?;
-    let mut clients = shell::command(root, &python.to_string_lossy(), &["-m", "unittest", "-v"]);
-    shell::run(clients.args(["discover", "--start-directory", "tests/clients"]))
+    let discover =
+        ["-m", "unittest", "discover", "--verbose", "--start-directory", "tests/clients"];
+    shell::run(&mut shell::command(root, &python.to_string_lossy(), &discover))
 }
 
 /// A Python environment with the official clients, made once and made again when the list changes.
