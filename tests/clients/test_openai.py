@@ -67,8 +67,8 @@ class Chat(OpenAiCase):
             {"role": "user", "content": "Hello."},
             {"role": "assistant", "content": "Hello! How can I help?"},
         ]
-        alone = self.chat(FRANCE[1:], temperature=0, max_tokens=4)
-        after = self.chat(turns + FRANCE[1:], temperature=0, max_tokens=4)
+        alone = self.chat(FRANCE, temperature=0, max_tokens=4)
+        after = self.chat(turns + FRANCE, temperature=0, max_tokens=4)
         self.assertGreater(after.usage.prompt_tokens, alone.usage.prompt_tokens + 8)
 
     def test_streams_what_it_would_answer_at_once(self):
