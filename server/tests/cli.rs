@@ -109,6 +109,10 @@ fn a_model_is_served_and_sigterm_ends_it_well() {
         "--max-num-seqs=4",
         "--kv-cache-memory-bytes=4MiB",
     ]);
+    let metrics = server.ask("GET", "/metrics", "");
+    for series in ["phase=\"first_token\"", "part=\"kv\""] {
+        assert!(metrics.contains(series), "{series} is not in {metrics}");
+    }
     let models = server.ask("GET", "/v1/models", "");
     assert!(models.contains("200 OK") && models.contains("\"id\":\"tiny\""), "{models}");
     let body = r#"{"model":"tiny","prompt":"w1 w2 w3","max_tokens":3,"temperature":0}"#;

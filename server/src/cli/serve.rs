@@ -82,21 +82,43 @@ struct Prepared {
     thread: JoinHandle<()>,
 }
 
+/// How long the phases of the start take.
+struct Phases {
+    began: Instant,
+    ended: Vec<(&'static str, f64)>,
+}
+
+impl Phases {
+    fn start() -> Self {
+        Self { began: Instant::now(), ended: Vec::new() }
+    }
+
+    /// The phase that ran until now ends, the next one begins.
+    fn end(&mut self, phase: &'static str) {
+        self.ended.push((phase, self.began.elapsed().as_secs_f64()));
+        self.began = Instant::now();
+    }
+}
+
 async fn prepare(config: &Config) -> anyhow::Result<Prepared> {
+    let mut phases = Phases::start();
     let opened = model::open(config).await?;
+    phases.end("open");
     announce(&opened, &config.engine, config);
     let kv_dtype = kv_name(opened.plan.kv_type).to_owned();
     let settings = config.engine.clone();
     let (opened, engine, thread) =
         tokio::task::spawn_blocking(move || start_engine(opened, &settings)).await??;
+    phases.end("load");
     warm_up(&engine, opened.tokenizer.bos().unwrap_or(0)).await?;
+    phases.end("first_token");
 
-    let Opened { names, root, source, tokenizer, template, generation, .. } = opened;
+    let Opened { names, root, source, plan, tokenizer, template, generation, .. } = opened;
     let options =
         TextPoolOptions { threads: config.engine.split.text_threads, ..TextPoolOptions::default() };
     let text = TextPool::new(tokenizer, options).context("cannot start the text threads")?;
     let chats = template.is_some();
-    let model = Served::Generative(Arc::new(Generative::new(GenerativeParts {
+    let model = Generative::new(GenerativeParts {
         engine,
         text,
         template,
@@ -113,7 +135,19 @@ async fn prepare(config: &Config) -> anyhow::Result<Prepared> {
         prefix_cache: config.engine.prefix_cache,
         priorities: config.engine.priorities,
         kv_dtype,
-    })));
+    });
+    for (phase, seconds) in phases.ended {
+        model.metrics.record_startup(phase, seconds);
+    }
+    for (part, bytes) in [
+        ("weights", plan.weight_bytes),
+        ("kv", plan.kv_bytes),
+        ("workspace", plan.workspace_bytes),
+        ("tables", plan.table_bytes),
+    ] {
+        model.metrics.record_memory(part, bytes);
+    }
+    let model = Served::Generative(Arc::new(model));
     let mut registry = Registry::default();
     for name in &names {
         registry.insert(name.clone(), model.clone())?;
