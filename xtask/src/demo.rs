@@ -25,6 +25,9 @@ pub(crate) fn run(root: &Path, options: &[String]) -> Result<()> {
     let binary = root.join("target/release/tokenmill");
     let mut serve = std::process::Command::new(binary);
     serve.current_dir(root).arg("serve").arg(model).args(["--served-model-name", "smollm2"]);
+    // What the model's authors recommend; a GGUF file has no place for it, and at temperature 1 a model
+    // of this size loses itself.
+    serve.args(["--override-generation-config", r#"{"temperature": 0.2, "top_p": 0.9}"#]);
     shell::run(serve.args(["--host", "127.0.0.1"]).args(options))
 }
 
