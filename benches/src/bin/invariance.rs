@@ -58,15 +58,15 @@ fn main() -> Result<()> {
     let room = arguments.batch as u64 * 128 / 4;
     let tight = options(Some(room.max(1024) * plan.kv_bytes_per_token));
     let engine = start(&source, &tight, 33, true)?;
-    let (mut running, mut cached) = (VecDeque::new(), 0u64);
+    let (mut running, mut compared) = (VecDeque::new(), 0u64);
     for (index, case) in cases.iter().enumerate() {
         if running.len() == arguments.batch {
-            cached += compare(&mut running, &alone)?;
+            compared += compare(&mut running, &alone)?;
         }
         running.push_back((index, submit(&engine, case, arguments.tokens)?));
     }
     while !running.is_empty() {
-        cached += compare(&mut running, &alone)?;
+        compared += compare(&mut running, &alone)?;
     }
     let stats = engine.stats();
     println!(
@@ -74,7 +74,7 @@ fn main() -> Result<()> {
         cases.len(),
         stats.preemptions.get(),
         stats.cached_tokens.get(),
-        cached
+        compared
     );
     ensure!(stats.preemptions.get() > 0, "nothing was preempted: use more sequences");
     Ok(())

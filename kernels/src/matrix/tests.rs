@@ -110,10 +110,12 @@ fn every_variant_matches_the_reference() {
 #[test]
 fn the_reference_matches_the_exact_values_in_f64() {
     let (rows, cols, tokens) = (33, 96, 2);
-    // Multiples of 1/128 up to 127/128 in each block: quantising them to 8 bits loses nothing.
-    let mut x: Vec<f32> = values(5, tokens * cols).iter().map(|v| (v * 127.0).round()).collect();
-    x.iter_mut().step_by(32).for_each(|v| *v = 127.0);
-    x.iter_mut().for_each(|v| *v /= 128.0);
+    // Multiples of 1/32768 up to 32512/32768 in each block, none with a low byte of -128: quantising
+    // them to 16 bits loses nothing, and both bytes count.
+    let mut x: Vec<f32> = values(5, tokens * cols).iter().map(|v| (v * 32000.0).round()).collect();
+    x.iter_mut().filter(|v| (**v as i32 + 128) & 255 == 0).for_each(|v| *v += 1.0);
+    x.iter_mut().step_by(32).for_each(|v| *v = 32512.0);
+    x.iter_mut().for_each(|v| *v /= 32768.0);
     for dtype in WeightType::ALL {
         let (bytes, exact) = stored(dtype, rows, cols);
         let matrix = PackedMatrix::pack(dtype, rows, cols, &bytes).unwrap();
