@@ -17,3 +17,4 @@ pub mod rows;
 mod simd;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod trees;

@@ -1,5 +1,7 @@
 //! Tensors as the Open Inference Protocol knows them: a datatype, a shape, little-endian bytes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 /// Element type, under the protocol's names.
@@ -130,6 +132,7 @@ pub struct Tensor {
     dtype: DataType,
     shape: Vec<usize>,
     data: Bytes,
+    nulls: Option<Arc<[bool]>>,
 }
 
 impl Tensor {
@@ -157,7 +160,94 @@ impl Tensor {
                 }
             }
         }
-        Ok(Self { dtype, shape, data })
+        Ok(Self { dtype, shape, data, nulls: None })
+    }
+
+    /// A tensor of `T`, whose number of values is the product of the shape.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn from_values<T: Element>(shape: Vec<usize>, values: &[T]) -> Self {
+        let mut data = Vec::with_capacity(size_of_val(values));
+        values.iter().for_each(|value| value.write(&mut data));
+        Self::new(T::DTYPE, shape, data.into()).expect("as many values as the shape says")
+    }
+
+    /// A tensor of texts or byte strings.
+    ///
+    /// # Panics
+    /// When their number is not the product of the shape, or one has 4 GiB.
+    pub fn from_texts<T: AsRef<[u8]>>(shape: Vec<usize>, texts: &[T]) -> Self {
+        let mut data = Vec::new();
+        for text in texts {
+            let text = text.as_ref();
+            let length = u32::try_from(text.len()).expect("texts are below 4 GiB");
+            data.extend_from_slice(&length.to_le_bytes());
+            data.extend_from_slice(text);
+        }
+        Self::new(DataType::Bytes, shape, data.into()).expect("as many texts as the shape says")
+    }
+
+    /// The same tensor with absent elements marked (JSON's `null` among texts): one flag an element.
+    ///
+    /// # Panics
+    /// When the numbers differ.
+    pub fn with_nulls(mut self, nulls: Vec<bool>) -> Self {
+        assert_eq!(nulls.len(), self.elements(), "one flag an element");
+        self.nulls = nulls.contains(&true).then(|| nulls.into());
+        self
+    }
+
+    /// Which elements are absent; `None` when all are there. Absent numbers are NaN instead.
+    pub fn nulls(&self) -> Option<&[bool]> {
+        self.nulls.as_deref()
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The elements as `f64`, row major; `None` for byte strings. 64-bit integers above 2^53 are rounded.
+    pub fn to_f64(&self) -> Option<Vec<f64>> {
+        let bytes = &self.data;
+        Some(match self.dtype {
+            DataType::Bool | DataType::Uint8 => bytes.iter().map(|&byte| f64::from(byte)).collect(),
+            DataType::Int8 => bytes.iter().map(|&byte| f64::from(byte as i8)).collect(),
+            DataType::Uint16 => widen(bytes, |raw| u16::from_le_bytes(raw).into()),
+            DataType::Uint32 => widen(bytes, |raw| u32::from_le_bytes(raw).into()),
+            DataType::Uint64 => widen(bytes, |raw| u64::from_le_bytes(raw) as f64),
+            DataType::Int16 => widen(bytes, |raw| i16::from_le_bytes(raw).into()),
+            DataType::Int32 => widen(bytes, |raw| i32::from_le_bytes(raw).into()),
+            DataType::Int64 => widen(bytes, |raw| i64::from_le_bytes(raw) as f64),
+            DataType::Fp16 => widen(bytes, |raw| half::f16::from_le_bytes(raw).into()),
+            DataType::Bf16 => widen(bytes, |raw| half::bf16::from_le_bytes(raw).into()),
+            DataType::Fp32 => widen(bytes, |raw| f32::from_le_bytes(raw).into()),
+            DataType::Fp64 => widen(bytes, f64::from_le_bytes),
+            DataType::Bytes => return None,
+        })
+    }
+
+    /// The elements of an FP32 tensor.
+    pub fn to_f32(&self) -> Option<Vec<f32>> {
+        let read = |raw: &[u8; 4]| f32::from_le_bytes(*raw);
+        (self.dtype == DataType::Fp32)
+            .then(|| self.data.as_chunks::<4>().0.iter().map(read).collect())
+    }
+
+    /// The byte strings of a BYTES tensor, slices of its data; `None` for numbers.
+    pub fn byte_strings(&self) -> Option<Vec<&[u8]>> {
+        if self.dtype != DataType::Bytes {
+            return None;
+        }
+        let mut rest: &[u8] = &self.data;
+        let mut texts = Vec::with_capacity(self.elements());
+        while let Some((prefix, after)) = rest.split_first_chunk::<4>() {
+            let (text, next) = after.split_at_checked(u32::from_le_bytes(*prefix) as usize)?;
+            texts.push(text);
+            rest = next;
+        }
+        Some(texts)
     }
 
     /// Element type.
@@ -173,6 +263,40 @@ impl Tensor {
     /// The bytes, little-endian.
     pub fn data(&self) -> &Bytes {
         &self.data
+    }
+}
+
+/// Every group of `N` bytes, read as a number.
+fn widen<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f64) -> Vec<f64> {
+    bytes.as_chunks::<N>().0.iter().map(|raw| read(*raw)).collect()
+}
+
+/// A number that tensors hold.
+pub trait Element: Copy {
+    /// Its datatype.
+    const DTYPE: DataType;
+    /// Appends its little-endian bytes.
+    fn write(self, out: &mut Vec<u8>);
+}
+
+macro_rules! elements {
+    ($($number:ty => $dtype:ident),*) => {$(
+        impl Element for $number {
+            const DTYPE: DataType = DataType::$dtype;
+            fn write(self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.to_le_bytes());
+            }
+        }
+    )*};
+}
+
+elements!(u8 => Uint8, u16 => Uint16, u32 => Uint32, u64 => Uint64, i8 => Int8, i16 => Int16,
+    i32 => Int32, i64 => Int64, f32 => Fp32, f64 => Fp64);
+
+impl Element for bool {
+    const DTYPE: DataType = DataType::Bool;
+    fn write(self, out: &mut Vec<u8>) {
+        out.push(u8::from(self));
     }
 }
 

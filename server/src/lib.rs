@@ -10,6 +10,7 @@ pub mod config;
 pub mod error;
 pub mod fields;
 pub mod hub;
+pub mod kserve;
 pub mod lifecycle;
 pub mod logging;
 pub mod metrics;

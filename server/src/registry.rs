@@ -12,6 +12,7 @@ use tokenmill_engine::handle::EngineHandle;
 use tokenmill_engine::text::{ChatTemplate, TextPool, Tokenizer};
 
 use crate::error::ApiError;
+use crate::kserve::{Predictive, Unserved};
 use crate::metrics::ModelMetrics;
 
 /// Sampling values of the model's generation configuration; a request's own values win.
@@ -128,6 +129,8 @@ pub(crate) fn unix_seconds() -> u64 {
 pub enum Served {
     /// A language model.
     Generative(Arc<Generative>),
+    /// A classic model.
+    Predictive(Arc<Predictive>),
 }
 
 /// Names in the order of their registration; the first is the default.
@@ -180,7 +183,27 @@ impl Registry {
         let first = || if anonymous { self.entries.first() } else { None };
         match found.or_else(first) {
             Some((known, Served::Generative(model))) => Ok((known, model)),
-            None => Err(ApiError::model_not_found(name)),
+            Some((_, Served::Predictive(_))) | None => Err(ApiError::model_not_found(name)),
+        }
+    }
+
+    /// The classic model of a request.
+    ///
+    /// # Errors
+    /// When there is none of that name (and version) that can answer.
+    pub fn predictive(
+        &self,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<Arc<Predictive>, Unserved> {
+        match self.get(name) {
+            Some(Served::Predictive(model))
+                if version.is_none_or(|version| model.version.as_deref() == Some(version)) =>
+            {
+                Ok(Arc::clone(model))
+            }
+            Some(Served::Generative(_)) => Err(Unserved::Generative(name.to_owned())),
+            _ => Err(Unserved::Unknown(name.to_owned())),
         }
     }
 
@@ -188,7 +211,7 @@ impl Registry {
     pub fn generatives(&self) -> Vec<(&str, &Arc<Generative>)> {
         let mut models: Vec<(&str, &Arc<Generative>)> = Vec::new();
         for (name, served) in &self.entries {
-            let Served::Generative(model) = served;
+            let Served::Generative(model) = served else { continue };
             if !models.iter().any(|(_, known)| Arc::ptr_eq(known, model)) {
                 models.push((name, model));
             }

@@ -14,7 +14,7 @@ use crate::registry::Served;
 /// The list, in the order of registration.
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
     let data: Vec<Value> =
-        app.registry.entries().iter().map(|(name, served)| card(name, served)).collect();
+        app.registry.entries().iter().filter_map(|(name, served)| card(name, served)).collect();
     body::json(&json!({ "object": "list", "data": data }))
 }
 
@@ -23,13 +23,14 @@ pub(crate) async fn retrieve(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let served = app.registry.get(&id).ok_or_else(|| ApiError::model_not_found(&id))?;
-    Ok(body::json(&card(&id, served)))
+    let card = app.registry.get(&id).and_then(|served| card(&id, served));
+    Ok(body::json(&card.ok_or_else(|| ApiError::model_not_found(&id))?))
 }
 
-fn card(name: &str, served: &Served) -> Value {
-    let Served::Generative(model) = served;
-    json!({
+/// The entry of a language model; classic models are not in OpenAI's list.
+fn card(name: &str, served: &Served) -> Option<Value> {
+    let Served::Generative(model) = served else { return None };
+    Some(json!({
         "id": name,
         "object": "model",
         "created": model.created,
@@ -51,5 +52,5 @@ fn card(name: &str, served: &Served) -> Value {
             "group": null,
             "is_blocking": false,
         }],
-    })
+    }))
 }

@@ -1,0 +1,1 @@
+//! The evaluation that defines the results: node by node, row by row.

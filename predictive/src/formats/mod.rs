@@ -1,0 +1,6 @@
+//! One file per format, each lowering to the internal forms: `ensemble` and `steps`.
+
+use crate::format::Format;
+
+/// Every format; where two are equally sure of a file, the first wins.
+pub static FORMATS: &[&dyn Format] = &[];

@@ -1,0 +1,459 @@
+//! What a pickle holds, as plain data: an arena of nodes and typed views over it.
+//!
+//! Nothing in a pickle is ever executed: a class is a name, an object is its class, arguments and state. Nodes refer to
+//! each other by index, so shared references cost nothing and a cycle can be met only by a reader that follows one: views
+//! never recurse, and readers of nested data go through [`Value::list`] and [`Value::object`] with a depth of their own.
+
+use std::sync::Arc;
+
+use crate::array::{Array, Values};
+use crate::error::Fault;
+
+/// Index of a node.
+pub(crate) type Id = u32;
+
+/// One value.
+#[derive(Clone, Debug)]
+pub(crate) enum Node {
+    /// `None`.
+    None,
+    /// A truth value.
+    Bool(bool),
+    /// An integer of at most 64 bits.
+    Int(i64),
+    /// An integer beyond that, in decimal: random states and the like.
+    Big(Arc<str>),
+    /// A float.
+    Float(f64),
+    /// A text; lone surrogates are replaced.
+    Text(Arc<str>),
+    /// Bytes or a byte array.
+    Bytes(Arc<[u8]>),
+    /// A list, tuple, set or frozen set.
+    List(Vec<Id>),
+    /// A dictionary, in order.
+    Dict(Vec<(Id, Id)>),
+    /// A class or function by name: a symbol, never called.
+    Global { module: Arc<str>, name: Arc<str> },
+    /// A dense array of numbers or texts.
+    Array(Arc<Array>),
+    /// An array whose elements are values.
+    Objects { shape: Vec<usize>, items: Vec<Id> },
+    /// A structured array (tree nodes): records of `size` bytes with named little-endian fields.
+    Records(Arc<Records>),
+    /// An object: its class's module and name, constructor arguments, state.
+    Object { module: Arc<str>, class: Arc<str>, arguments: Id, state: Id },
+}
+
+/// A structured numpy array.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Records {
+    /// Number of records.
+    pub(crate) count: usize,
+    /// Bytes of one record.
+    pub(crate) size: usize,
+    /// Name, byte offset and numpy type (`i8`, `f8`, `u1`, ...; little-endian) of each field.
+    pub(crate) fields: Vec<(Arc<str>, usize, Arc<str>)>,
+    /// `count * size` bytes.
+    pub(crate) data: Vec<u8>,
+}
+
+impl Records {
+    /// A field of every record as `f64`; integers up to 2^53 are exact.
+    ///
+    /// # Errors
+    /// When there is no such field, or its type is no number.
+    pub(crate) fn numbers(&self, field: &str) -> Result<Vec<f64>, Fault> {
+        let found = self.fields.iter().find(|(name, ..)| &**name == field);
+        let Some((_, offset, dtype)) = found else {
+            return Err(Fault::corrupt(field, "the records have no such field"));
+        };
+        let read: fn(&[u8]) -> Option<f64> = match &**dtype {
+            "b1" | "u1" => |raw| raw.first().map(|&byte| f64::from(byte)),
+            "i1" => |raw| raw.first().map(|&byte| f64::from(byte as i8)),
+            "i2" => |raw| Some(f64::from(i16::from_le_bytes(*raw.first_chunk()?))),
+            "u2" => |raw| Some(f64::from(u16::from_le_bytes(*raw.first_chunk()?))),
+            "i4" => |raw| Some(f64::from(i32::from_le_bytes(*raw.first_chunk()?))),
+            "u4" => |raw| Some(f64::from(u32::from_le_bytes(*raw.first_chunk()?))),
+            "i8" => |raw| Some(i64::from_le_bytes(*raw.first_chunk()?) as f64),
+            "u8" => |raw| Some(u64::from_le_bytes(*raw.first_chunk()?) as f64),
+            "f4" => |raw| Some(f64::from(f32::from_le_bytes(*raw.first_chunk()?))),
+            "f8" => |raw| Some(f64::from_le_bytes(*raw.first_chunk()?)),
+            other => {
+                let reason = format!("a field of type {other} is not a number");
+                return Err(Fault::corrupt(field, reason));
+            }
+        };
+        let short = || Fault::corrupt(field, "the field lies outside its record");
+        let record = |record: &[u8]| record.get(*offset..).and_then(read).ok_or_else(short);
+        self.data.chunks_exact(self.size.max(1)).map(record).collect()
+    }
+}
+
+/// A whole pickle.
+#[derive(Clone, Debug)]
+pub struct Pickle {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) root: Id,
+}
+
+impl Pickle {
+    /// The value that the pickle holds.
+    pub fn root(&self) -> Value<'_> {
+        Value { pickle: self, id: self.root }
+    }
+}
+
+/// A view of one value.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'a> {
+    pickle: &'a Pickle,
+    id: Id,
+}
+
+impl<'a> Value<'a> {
+    pub(crate) fn node(self) -> &'a Node {
+        &self.pickle.nodes[self.id as usize]
+    }
+
+    fn at(self, id: Id) -> Value<'a> {
+        Value { pickle: self.pickle, id }
+    }
+
+    /// Identity within the pickle: equal for shared references.
+    pub fn id(self) -> u32 {
+        self.id
+    }
+
+    /// What it is, for messages: `None`, `float`, `list of 3`, `LogisticRegression`, `array [2, 4] FP64`.
+    pub fn describe(self) -> String {
+        match self.node() {
+            Node::None => "None".into(),
+            Node::Bool(value) => if *value { "True" } else { "False" }.into(),
+            Node::Int(value) => value.to_string(),
+            Node::Big(_) => "a large integer".into(),
+            Node::Float(value) => value.to_string(),
+            Node::Text(text) => format!("{:?}", text.chars().take(40).collect::<String>()),
+            Node::Bytes(bytes) => format!("{} bytes", bytes.len()),
+            Node::List(items) => format!("list of {}", items.len()),
+            Node::Dict(entries) => format!("dictionary of {}", entries.len()),
+            Node::Global { module, name } => format!("{module}.{name}"),
+            Node::Array(array) => format!("array {:?} {}", array.shape(), array.dtype().name()),
+            Node::Objects { shape, .. } => format!("object array {shape:?}"),
+            Node::Records(records) => format!("{} records", records.count),
+            Node::Object { class, .. } => class.to_string(),
+        }
+    }
+
+    /// Whether it is `None`.
+    pub fn is_none(self) -> bool {
+        matches!(self.node(), Node::None)
+    }
+
+    /// A number: float, integer, truth value, or an array of one element.
+    pub fn as_f64(self) -> Option<f64> {
+        match self.node() {
+            Node::Float(value) => Some(*value),
+            Node::Int(value) => Some(*value as f64),
+            Node::Bool(value) => Some(f64::from(u8::from(*value))),
+            Node::Array(array) if array.len() == 1 => array.to_f64()?.first().copied(),
+            _ => None,
+        }
+    }
+
+    /// An integer: integer, truth value, or an array of one integer.
+    pub fn as_i64(self) -> Option<i64> {
+        match self.node() {
+            Node::Int(value) => Some(*value),
+            Node::Bool(value) => Some(i64::from(*value)),
+            Node::Array(array) => match array.values() {
+                Values::Int(values) if values.len() == 1 => values.first().copied(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// A count or index.
+    pub fn as_usize(self) -> Option<usize> {
+        self.as_i64().and_then(|value| usize::try_from(value).ok())
+    }
+
+    /// A truth value, also as a number or a numpy scalar.
+    pub fn as_bool(self) -> Option<bool> {
+        match self.node() {
+            Node::Bool(value) => Some(*value),
+            _ => self.as_i64().map(|value| value != 0),
+        }
+    }
+
+    /// A text, also a numpy text scalar.
+    pub fn as_str(self) -> Option<&'a str> {
+        match self.node() {
+            Node::Text(text) => Some(text),
+            Node::Array(array) => match array.values() {
+                Values::Text(values) if values.len() == 1 => values.first().map(AsRef::as_ref),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Bytes.
+    pub fn as_bytes(self) -> Option<&'a [u8]> {
+        match self.node() {
+            Node::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// A class or function name: module and name.
+    pub fn as_global(self) -> Option<(&'a str, &'a str)> {
+        match self.node() {
+            Node::Global { module, name } => Some((module, name)),
+            _ => None,
+        }
+    }
+
+    /// The items of a list, tuple, set or object array (flat).
+    pub fn as_list(self) -> Option<Vec<Value<'a>>> {
+        match self.node() {
+            Node::List(items) | Node::Objects { items, .. } => {
+                Some(items.iter().map(|&item| self.at(item)).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// Shape of an array of numbers, texts or objects; a list's length.
+    pub fn shape(self) -> Option<Vec<usize>> {
+        match self.node() {
+            Node::Array(array) => Some(array.shape().to_vec()),
+            Node::Objects { shape, .. } => Some(shape.clone()),
+            Node::List(items) => Some(vec![items.len()]),
+            _ => None,
+        }
+    }
+
+    /// The entries of a dictionary, in order.
+    pub fn as_dict(self) -> Option<Vec<(Value<'a>, Value<'a>)>> {
+        match self.node() {
+            Node::Dict(entries) => {
+                Some(entries.iter().map(|&(key, value)| (self.at(key), self.at(value))).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// The value of a text key of a dictionary.
+    pub fn key(self, name: &str) -> Option<Value<'a>> {
+        match self.node() {
+            Node::Dict(entries) => {
+                let found =
+                    entries.iter().rev().find(|(key, _)| self.at(*key).as_str() == Some(name));
+                found.map(|&(_, value)| self.at(value))
+            }
+            _ => None,
+        }
+    }
+
+    /// A dense array of numbers or texts.
+    pub fn as_array(self) -> Option<&'a Array> {
+        match self.node() {
+            Node::Array(array) => Some(array),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn as_records(self) -> Option<&'a Records> {
+        match self.node() {
+            Node::Records(records) => Some(records),
+            _ => None,
+        }
+    }
+
+    /// An object.
+    pub fn as_object(self) -> Option<Object<'a>> {
+        match self.node() {
+            Node::Object { module, class, arguments, state } => Some(Object {
+                module,
+                class,
+                arguments: self.at(*arguments),
+                state: self.at(*state),
+                value: self,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// A view of an object: `class` with the attributes of its state.
+#[derive(Clone, Copy, Debug)]
+pub struct Object<'a> {
+    /// Module of the class as the file spells it.
+    pub module: &'a str,
+    /// Name of the class, without its module.
+    pub class: &'a str,
+    /// Constructor arguments (a list), or `None`.
+    pub arguments: Value<'a>,
+    /// The state: a dictionary for estimators, `None` without one.
+    pub state: Value<'a>,
+    /// The object as a value.
+    pub value: Value<'a>,
+}
+
+impl<'a> Object<'a> {
+    /// An attribute, if the state has it.
+    pub fn get(self, name: &str) -> Option<Value<'a>> {
+        self.state.key(name)
+    }
+
+    /// An attribute that is there and not `None`.
+    pub fn some(self, name: &str) -> Option<Value<'a>> {
+        self.get(name).filter(|value| !value.is_none())
+    }
+
+    /// An attribute that must be there.
+    ///
+    /// # Errors
+    /// Names the class and the attribute.
+    pub fn attribute(self, name: &str) -> Result<Value<'a>, Fault> {
+        let missing = || {
+            self.wrong(name, "is missing; the estimator is not fitted, or its version is not known")
+        };
+        self.get(name).ok_or_else(missing)
+    }
+
+    /// A fault at an attribute: `LogisticRegression.coef_: <reason>`.
+    pub fn wrong(self, name: &str, reason: impl Into<String>) -> Fault {
+        Fault::corrupt(format!("{}.{name}", self.class), reason)
+    }
+
+    fn typed<T>(
+        self,
+        name: &str,
+        what: &str,
+        read: impl Fn(Value<'a>) -> Option<T>,
+    ) -> Result<T, Fault> {
+        let value = self.attribute(name)?;
+        read(value)
+            .ok_or_else(|| self.wrong(name, format!("expected {what}, found {}", value.describe())))
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    /// When the attribute is missing or something else.
+    pub fn f64(self, name: &str) -> Result<f64, Fault> {
+        self.typed(name, "a number", Value::as_f64)
+    }
+
+    /// An integer.
+    ///
+    /// # Errors
+    /// When the attribute is missing or something else.
+    pub fn i64(self, name: &str) -> Result<i64, Fault> {
+        self.typed(name, "an integer", Value::as_i64)
+    }
+
+    /// A count.
+    ///
+    /// # Errors
+    /// When the attribute is missing or something else.
+    pub fn usize(self, name: &str) -> Result<usize, Fault> {
+        self.typed(name, "a count", Value::as_usize)
+    }
+
+    /// A truth value.
+    ///
+    /// # Errors
+    /// When the attribute is missing or something else.
+    pub fn bool(self, name: &str) -> Result<bool, Fault> {
+        self.typed(name, "a truth value", Value::as_bool)
+    }
+
+    /// A text.
+    ///
+    /// # Errors
+    /// When the attribute is missing or something else.
+    pub fn str(self, name: &str) -> Result<&'a str, Fault> {
+        self.typed(name, "a text", Value::as_str)
+    }
+
+    /// The items of a list, tuple or object array.
+    ///
+    /// # Errors
+    /// When the attribute is missing or something else.
+    pub fn list(self, name: &str) -> Result<Vec<Value<'a>>, Fault> {
+        self.typed(name, "a list", Value::as_list)
+    }
+
+    /// An array of numbers or texts.
+    ///
+    /// # Errors
+    /// When the attribute is missing or something else.
+    pub fn array(self, name: &str) -> Result<&'a Array, Fault> {
+        self.typed(name, "an array", Value::as_array)
+    }
+
+    /// Shape and numbers of an array, a list of numbers, or one number (shape `[]`).
+    ///
+    /// # Errors
+    /// When the attribute is missing or holds something else.
+    pub fn numbers(self, name: &str) -> Result<(Vec<usize>, Vec<f64>), Fault> {
+        let read = |value: Value<'a>| {
+            if let Some(array) = value.as_array() {
+                return Some((array.shape().to_vec(), array.to_f64()?));
+            }
+            if let Some(items) = value.as_list() {
+                let numbers: Option<Vec<f64>> = items.into_iter().map(Value::as_f64).collect();
+                return Some((value.shape()?, numbers?));
+            }
+            value.as_f64().map(|number| (Vec::new(), vec![number]))
+        };
+        self.typed(name, "numbers", read)
+    }
+
+    /// Numbers of an array of one dimension (or of one row, column or number), of `length` where it is given.
+    ///
+    /// # Errors
+    /// When the attribute is missing, something else, or of another length.
+    pub fn vector(self, name: &str, length: Option<usize>) -> Result<Vec<f64>, Fault> {
+        let (shape, values) = self.numbers(name)?;
+        let flat = shape.iter().filter(|&&size| size != 1).count() <= 1;
+        if !flat || length.is_some_and(|length| length != values.len()) {
+            let expected =
+                length.map_or("one dimension".into(), |length| format!("{length} values"));
+            return Err(self.wrong(name, format!("expected {expected}, found shape {shape:?}")));
+        }
+        Ok(values)
+    }
+
+    /// Rows, columns and row-major numbers of an array of two dimensions (one dimension is one row).
+    ///
+    /// # Errors
+    /// When the attribute is missing, something else, or of another rank.
+    pub fn matrix(self, name: &str) -> Result<(usize, usize, Vec<f64>), Fault> {
+        let (shape, values) = self.numbers(name)?;
+        match *shape.as_slice() {
+            [columns] => Ok((1, columns, values)),
+            [rows, columns] => Ok((rows, columns, values)),
+            _ => Err(self.wrong(name, format!("expected a matrix, found shape {shape:?}"))),
+        }
+    }
+
+    /// An object.
+    ///
+    /// # Errors
+    /// When the attribute is missing or something else.
+    pub fn object(self, name: &str) -> Result<Object<'a>, Fault> {
+        self.typed(name, "an object", Value::as_object)
+    }
+
+    /// The version of the library that wrote the object: `_sklearn_version` as (major, minor); `None` if absent.
+    pub fn version(self) -> Option<(u32, u32)> {
+        let text = self.get("_sklearn_version")?.as_str()?;
+        let mut parts = text.split('.').map(|part| part.parse().ok());
+        Some((parts.next()??, parts.next()??))
+    }
+}

@@ -1,0 +1,174 @@
+//! Estimators as steps over tables: what scikit-learn pipelines, wrappers and boosted ensembles lower to.
+
+mod tabular;
+
+use crate::array::Array;
+use crate::error::Fault;
+use crate::model::{Method, PredictError};
+use crate::pickle::Object;
+use crate::table::Table;
+
+pub use tabular::Tabular;
+
+/// What an estimator reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InputSpec {
+    /// Number of columns it was fitted with (`n_features_in_`); `None` when it does not care.
+    pub columns: Option<usize>,
+    /// Their names (`feature_names_in_`).
+    pub names: Option<Vec<String>>,
+    /// A list of texts instead of a table (text vectorisers).
+    pub texts: bool,
+}
+
+/// A fitted estimator. Every method checks its input's columns and answers [`PredictError::Input`] when they do not
+/// fit; methods that the estimator lacks answer [`PredictError::Unsupported`].
+pub trait Estimator: Send + Sync {
+    /// Class name, for messages and descriptions: `LogisticRegression`, `Pipeline(StandardScaler, SVC)`.
+    fn name(&self) -> String;
+
+    /// What it reads.
+    fn input(&self) -> &InputSpec;
+
+    /// The methods it has; the first is the default.
+    fn methods(&self) -> &[Method];
+
+    /// The classes of a classifier, in the order of probability columns; one array per output.
+    fn classes(&self) -> &[Array] {
+        &[]
+    }
+
+    /// Labels `[n]`, or values `[n]` or `[n, outputs]`.
+    ///
+    /// # Errors
+    /// When the rows do not fit or there is no such method.
+    fn predict(&self, x: &Table) -> Result<Array, PredictError> {
+        let _ = x;
+        Err(self.lacks(Method::Predict))
+    }
+
+    /// Probabilities `[n, classes]`, one array per output.
+    ///
+    /// # Errors
+    /// When the rows do not fit or there is no such method.
+    fn predict_proba(&self, x: &Table) -> Result<Vec<Array>, PredictError> {
+        let _ = x;
+        Err(self.lacks(Method::PredictProba))
+    }
+
+    /// Logarithms of the probabilities. The default takes them of [`predict_proba`](Self::predict_proba).
+    ///
+    /// # Errors
+    /// When the rows do not fit or there is no such method.
+    fn predict_log_proba(&self, x: &Table) -> Result<Vec<Array>, PredictError> {
+        let log = |array: &Array| {
+            let values = array.to_f64().unwrap_or_default();
+            Array::f64(array.shape().to_vec(), values.into_iter().map(f64::ln).collect())
+        };
+        Ok(self.predict_proba(x)?.iter().map(log).collect())
+    }
+
+    /// Decision values `[n]` or `[n, classes]`; raw margins of boosted ensembles.
+    ///
+    /// # Errors
+    /// When the rows do not fit or there is no such method.
+    fn decision_function(&self, x: &Table) -> Result<Array, PredictError> {
+        let _ = x;
+        Err(self.lacks(Method::DecisionFunction))
+    }
+
+    /// A score per row `[n]`.
+    ///
+    /// # Errors
+    /// When the rows do not fit or there is no such method.
+    fn score_samples(&self, x: &Table) -> Result<Array, PredictError> {
+        let _ = x;
+        Err(self.lacks(Method::ScoreSamples))
+    }
+
+    /// Leaf of each tree `[n, trees]`.
+    ///
+    /// # Errors
+    /// When the rows do not fit or there is no such method.
+    fn apply(&self, x: &Table) -> Result<Array, PredictError> {
+        let _ = x;
+        Err(self.lacks(Method::Apply))
+    }
+
+    /// Transformed features.
+    ///
+    /// # Errors
+    /// When the rows do not fit or there is no such method.
+    fn transform(&self, x: &Table) -> Result<Table, PredictError> {
+        let _ = x;
+        Err(self.lacks(Method::Transform))
+    }
+
+    /// Back from transformed features (targets of a transformed regressor).
+    ///
+    /// # Errors
+    /// When the rows do not fit or there is no such method.
+    fn inverse_transform(&self, x: &Table) -> Result<Table, PredictError> {
+        let _ = x;
+        Err(PredictError::Unsupported(format!("{} has no inverse_transform", self.name())))
+    }
+
+    /// Names of the columns that `transform` gives, where they are known.
+    fn output_names(&self) -> Option<Vec<String>> {
+        None
+    }
+
+    /// The answer to a call of a method that is not there.
+    fn lacks(&self, method: Method) -> PredictError {
+        let have: Vec<&str> = self.methods().iter().map(|method| method.name()).collect();
+        let (name, method) = (self.name(), method.name());
+        PredictError::Unsupported(format!("{name} has no {method}; it has {}", have.join(", ")))
+    }
+}
+
+/// How deep estimators may be nested in each other.
+pub(crate) const MAX_NESTING: usize = 32;
+
+/// What builders share: the depth of nesting, so that hostile files cannot exhaust the stack.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Builder {
+    depth: usize,
+}
+
+impl Builder {
+    /// The estimator of an object, by its class name.
+    ///
+    /// # Errors
+    /// When the class is not known (the message lists those that are), or its attributes are wrong.
+    pub fn build(self, object: Object<'_>) -> Result<Box<dyn Estimator>, Fault> {
+        if self.depth >= MAX_NESTING {
+            let reason = format!("estimators are nested more than {MAX_NESTING} deep");
+            return Err(Fault::corrupt(object.class, reason));
+        }
+        let inner = Builder { depth: self.depth + 1 };
+        let tables = ESTIMATORS.iter().flat_map(|table| table.iter());
+        match tables.clone().find(|row| row.class == object.class) {
+            Some(row) => (row.build)(object, inner),
+            None => {
+                let mut known: Vec<&str> = tables.map(|row| row.class).collect();
+                known.sort_unstable();
+                let (class, module) = (object.class, object.module);
+                Err(Fault::unsupported(format!(
+                    "the estimator {module}.{class} is not supported; supported are {}",
+                    known.join(", ")
+                )))
+            }
+        }
+    }
+}
+
+/// One supported class.
+pub struct Row {
+    /// Its name, without the module.
+    pub class: &'static str,
+    /// Makes it from its pickled object; inner estimators are built through the [`Builder`].
+    pub build: fn(Object<'_>, Builder) -> Result<Box<dyn Estimator>, Fault>,
+}
+
+/// Every supported class, one table per file of this folder.
+pub static ESTIMATORS: &[&[Row]] = &[];
