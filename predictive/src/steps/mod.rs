@@ -1,5 +1,7 @@
 //! Estimators as steps over tables: what scikit-learn pipelines, wrappers and boosted ensembles lower to.
 
+pub(crate) mod input;
+pub(crate) mod math;
 mod tabular;
 
 use crate::array::Array;
