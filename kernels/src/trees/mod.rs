@@ -4,7 +4,13 @@
 //! value to the left or to the right; every library's rules (which of `<` and `<=`, where missing values and unknown
 //! categories go) are said by [`Test`], so that one evaluator serves all.
 
+mod check;
 mod reference;
+#[cfg(test)]
+mod tests;
+
+use check::check;
+use reference::Reference;
 
 /// Where a branch of a node leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,4 +108,117 @@ pub struct TreeError {
     pub tree: usize,
     /// What is wrong with it.
     pub reason: String,
+}
+
+/// Row-major rows of as many columns as the forest has features.
+#[derive(Clone, Copy, Debug)]
+pub enum Rows<'a> {
+    /// Single precision.
+    F32(&'a [f32]),
+    /// Double precision.
+    F64(&'a [f64]),
+}
+
+impl Rows<'_> {
+    /// Numbers in all rows together.
+    pub fn len(&self) -> usize {
+        match self {
+            Rows::F32(values) => values.len(),
+            Rows::F64(values) => values.len(),
+        }
+    }
+
+    /// True without numbers.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Where sums go: `[rows, outputs]`, in the precision that the forest sums in.
+#[derive(Debug)]
+pub enum Sums<'a> {
+    /// Of a forest that sums in single precision.
+    F32(&'a mut [f32]),
+    /// Of a forest that sums in double precision.
+    F64(&'a mut [f64]),
+}
+
+impl Sums<'_> {
+    /// Numbers in all rows together.
+    pub fn len(&self) -> usize {
+        match self {
+            Sums::F32(values) => values.len(),
+            Sums::F64(values) => values.len(),
+        }
+    }
+
+    /// True without numbers.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A checked ensemble: nothing in it leads outside, so evaluation cannot fail.
+#[derive(Clone, Debug)]
+pub struct Forest {
+    reference: Reference,
+}
+
+impl Forest {
+    /// Checks an ensemble and lays it out.
+    ///
+    /// # Errors
+    /// [`TreeError`] names the tree: when a child is not behind its parent or is not reached exactly once, when a leaf,
+    /// feature or output is out of range, when a threshold is NaN.
+    pub fn new(ensemble: &Ensemble) -> Result<Self, TreeError> {
+        check(ensemble)?;
+        Ok(Self { reference: Reference::new(ensemble) })
+    }
+
+    /// Columns of a row.
+    pub fn features(&self) -> usize {
+        self.reference.features
+    }
+
+    /// Numbers of a result.
+    pub fn outputs(&self) -> usize {
+        self.reference.base.len()
+    }
+
+    /// Number of trees.
+    pub fn trees(&self) -> usize {
+        self.reference.trees.len()
+    }
+
+    /// Precision of the sums.
+    pub fn sum(&self) -> Precision {
+        self.reference.sum
+    }
+
+    /// For each row the base and, in the order of the trees, the leaf it reaches. Runs on the caller's thread; a row's
+    /// result does not depend on its neighbours. Rows of the other precision are rounded to the nearest first.
+    ///
+    /// # Panics
+    /// When `out` is not `[rows, outputs]` in the precision of [`Forest::sum`].
+    pub fn sums(&self, rows: Rows<'_>, out: Sums<'_>) {
+        self.check_rows(rows, out.len() / self.outputs());
+        assert_eq!(out.len() % self.outputs(), 0, "sums are whole rows of {}", self.outputs());
+        self.reference.sums(rows, out);
+    }
+
+    /// Number of the leaf that each row reaches in each tree: `[rows, trees]`.
+    ///
+    /// # Panics
+    /// When `out` has not that shape.
+    pub fn leaves(&self, rows: Rows<'_>, out: &mut [u32]) {
+        if self.trees() > 0 {
+            self.check_rows(rows, out.len() / self.trees());
+            assert_eq!(out.len() % self.trees(), 0, "leaves are whole rows of {}", self.trees());
+            self.reference.leaves(rows, out);
+        }
+    }
+
+    fn check_rows(&self, rows: Rows<'_>, count: usize) {
+        assert_eq!(rows.len(), count * self.features(), "as many rows go in as come out");
+    }
 }
