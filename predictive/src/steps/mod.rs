@@ -1,8 +1,16 @@
 //! Estimators as steps over tables: what scikit-learn pipelines, wrappers and boosted ensembles lower to.
 
+mod categories;
+mod compose;
+mod encode;
+mod impute;
 pub(crate) mod input;
 pub(crate) mod math;
+mod pipeline;
+mod scale;
 mod tabular;
+mod text;
+mod transform;
 
 use crate::array::Array;
 use crate::error::Fault;
@@ -173,4 +181,11 @@ pub struct Row {
 }
 
 /// Every supported class, one table per file of this folder.
-pub static ESTIMATORS: &[&[Row]] = &[];
+pub static ESTIMATORS: &[&[Row]] = &[
+    compose::ESTIMATORS,
+    encode::ESTIMATORS,
+    impute::ESTIMATORS,
+    pipeline::ESTIMATORS,
+    scale::ESTIMATORS,
+    text::ESTIMATORS,
+];
