@@ -1,6 +1,8 @@
 //! One file per format, each lowering to the internal forms: `ensemble` and `steps`.
 
+pub mod sklearn;
+
 use crate::format::Format;
 
 /// Every format; where two are equally sure of a file, the first wins.
-pub static FORMATS: &[&dyn Format] = &[];
+pub static FORMATS: &[&dyn Format] = &[&sklearn::Sklearn];

@@ -131,7 +131,7 @@ impl<'a> Value<'a> {
             Node::None => "None".into(),
             Node::Bool(value) => if *value { "True" } else { "False" }.into(),
             Node::Int(value) => value.to_string(),
-            Node::Big(_) => "a large integer".into(),
+            Node::Big(digits) => digits.to_string(),
             Node::Float(value) => value.to_string(),
             Node::Text(text) => format!("{:?}", text.chars().take(40).collect::<String>()),
             Node::Bytes(bytes) => format!("{} bytes", bytes.len()),

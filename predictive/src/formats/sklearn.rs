@@ -1,0 +1,83 @@
+//! scikit-learn: estimators in pickle and joblib files, and the wrappers of XGBoost and LightGBM in the same files.
+
+use crate::error::{Fault, LoadError};
+use crate::format::{Format, LoadOptions, ModelFiles, Probe};
+use crate::model::{Description, Model};
+use crate::pickle::{self, Object, Pickle};
+use crate::steps::{Builder, Estimator, Tabular};
+
+/// Files that scikit-learn's users save.
+pub const EXTENSIONS: &[&str] = &[".joblib", ".pkl", ".pickle", ".sav"];
+
+/// Pickles and joblib files.
+pub struct Sklearn;
+
+impl Format for Sklearn {
+    fn name(&self) -> &'static str {
+        "sklearn"
+    }
+
+    fn probe(&self, files: &ModelFiles) -> Probe {
+        let named = files.with_extension(EXTENSIONS);
+        match named.first() {
+            Some(name) if pickle::is_pickle(&files.head(name)) => Probe::Yes,
+            Some(_) => Probe::Maybe,
+            None => match files.names.as_slice() {
+                [name] if holds_sklearn(&files.head(name)) => Probe::Yes,
+                _ => Probe::No,
+            },
+        }
+    }
+
+    fn load(&self, files: &ModelFiles, options: &LoadOptions) -> Result<Box<dyn Model>, LoadError> {
+        let name = files.single(EXTENSIONS)?;
+        let path = files.file(name);
+        let bytes = std::fs::read(&path).map_err(|source| LoadError::Io { path, source })?;
+        let model = open(&bytes, options).map_err(|fault| fault.of(name))?;
+        Ok(Box::new(model))
+    }
+}
+
+/// Whether a file of any name starts like a pickle of scikit-learn.
+fn holds_sklearn(head: &[u8]) -> bool {
+    pickle::is_pickle(head) && head.windows(7).any(|window| window == b"sklearn")
+}
+
+/// The model in the bytes of a file.
+fn open(bytes: &[u8], options: &LoadOptions) -> Result<Tabular, Fault> {
+    let pickle = pickle::read(bytes)?;
+    let object = root(&pickle)?;
+    let estimator = Builder::default().build(object)?;
+    let description = describe(object, estimator.as_ref());
+    Tabular::new(estimator, description, options.method)
+        .map_err(|error| Fault::unsupported(error.to_string()))
+}
+
+/// The estimator that a pickle holds.
+fn root(pickle: &Pickle) -> Result<Object<'_>, Fault> {
+    let root = pickle.root();
+    root.as_object().ok_or_else(|| {
+        let found = root.describe();
+        Fault::unsupported(format!("holds {found}, not an estimator; save the estimator itself"))
+    })
+}
+
+fn describe(object: Object<'_>, estimator: &dyn Estimator) -> Description {
+    let mut facts = Vec::new();
+    let input = estimator.input();
+    if let Some(columns) = input.columns {
+        facts.push(("features", columns.to_string()));
+    }
+    let classes: Vec<String> =
+        estimator.classes().iter().map(|classes| classes.len().to_string()).collect();
+    if !classes.is_empty() {
+        facts.push(("classes", classes.join(", ")));
+    }
+    let version = object.get("_sklearn_version").and_then(|version| version.as_str());
+    let library = match (object.module.split('.').next(), version) {
+        (Some("sklearn"), Some(version)) => Some(format!("scikit-learn {version}")),
+        (Some(package @ ("xgboost" | "lightgbm")), _) => Some(package.to_owned()),
+        _ => None,
+    };
+    Description { format: "sklearn", library, kind: estimator.name(), facts }
+}
