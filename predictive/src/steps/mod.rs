@@ -1,13 +1,23 @@
 //! Estimators as steps over tables: what scikit-learn pipelines, wrappers and boosted ensembles lower to.
 
 mod categories;
+mod cluster;
 mod compose;
+mod decomposition;
+mod discriminant;
 mod encode;
 mod impute;
 pub(crate) mod input;
+mod linear;
 pub(crate) mod math;
+mod naive_bayes;
+mod neighbors;
+mod neural_network;
+mod numeric;
+mod pairwise;
 mod pipeline;
 mod scale;
+mod svm;
 mod tabular;
 mod text;
 mod transform;
@@ -182,10 +192,22 @@ pub struct Row {
 
 /// Every supported class, one table per file of this folder.
 pub static ESTIMATORS: &[&[Row]] = &[
+    cluster::ESTIMATORS,
     compose::ESTIMATORS,
+    decomposition::ESTIMATORS,
+    discriminant::ESTIMATORS,
     encode::ESTIMATORS,
     impute::ESTIMATORS,
+    linear::CLASSIFIERS,
+    linear::ESTIMATORS,
+    linear::ISOTONIC,
+    naive_bayes::ESTIMATORS,
+    neighbors::CENTROID,
+    neighbors::OUTLIER,
+    neighbors::VOTES,
+    neural_network::ESTIMATORS,
     pipeline::ESTIMATORS,
     scale::ESTIMATORS,
+    svm::ESTIMATORS,
     text::ESTIMATORS,
 ];
