@@ -5,11 +5,21 @@
 //! categories go) are said by [`Test`], so that one evaluator serves all.
 
 mod check;
+mod columns;
+mod lanes;
+mod layouts;
 mod reference;
+mod sink;
 #[cfg(test)]
 mod tests;
+mod walk;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::ops::Range;
 
 use check::check;
+use layouts::{Layouts, Path};
 use reference::Reference;
 
 /// Where a branch of a node leads.
@@ -34,7 +44,7 @@ pub enum Test {
 }
 
 /// Bit sets over category numbers, 32 a word; a category beyond the words is in neither.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CategorySplit {
     /// Categories that go left.
     pub left: Vec<u32>,
@@ -119,7 +129,7 @@ pub enum Rows<'a> {
     F64(&'a [f64]),
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
     /// Numbers in all rows together.
     pub fn len(&self) -> usize {
         match self {
@@ -131,6 +141,14 @@ impl Rows<'_> {
     /// True without numbers.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The numbers of a range of positions.
+    fn slice(&self, range: Range<usize>) -> Rows<'a> {
+        match self {
+            Rows::F32(values) => Rows::F32(&values[range]),
+            Rows::F64(values) => Rows::F64(&values[range]),
+        }
     }
 }
 
@@ -162,6 +180,7 @@ impl Sums<'_> {
 #[derive(Clone, Debug)]
 pub struct Forest {
     reference: Reference,
+    layouts: Layouts,
 }
 
 impl Forest {
@@ -172,7 +191,8 @@ impl Forest {
     /// feature or output is out of range, when a threshold is NaN.
     pub fn new(ensemble: &Ensemble) -> Result<Self, TreeError> {
         check(ensemble)?;
-        Ok(Self { reference: Reference::new(ensemble) })
+        let reference = Reference::new(ensemble);
+        Ok(Self { layouts: Layouts::new(&reference), reference })
     }
 
     /// Columns of a row.
@@ -203,7 +223,7 @@ impl Forest {
     pub fn sums(&self, rows: Rows<'_>, out: Sums<'_>) {
         self.check_rows(rows, out.len() / self.outputs());
         assert_eq!(out.len() % self.outputs(), 0, "sums are whole rows of {}", self.outputs());
-        self.reference.sums(rows, out);
+        self.layouts.sums(&self.reference, Path::Fastest, rows, out);
     }
 
     /// Number of the leaf that each row reaches in each tree: `[rows, trees]`.
@@ -214,7 +234,7 @@ impl Forest {
         if self.trees() > 0 {
             self.check_rows(rows, out.len() / self.trees());
             assert_eq!(out.len() % self.trees(), 0, "leaves are whole rows of {}", self.trees());
-            self.reference.leaves(rows, out);
+            self.layouts.leaves(&self.reference, Path::Fastest, rows, out);
         }
     }
 

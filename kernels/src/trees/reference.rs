@@ -1,6 +1,9 @@
 //! The evaluation that defines the results: node by node, row by row.
 
-use super::{CategorySplit, Child, Ensemble, Precision, Rows, Split, Sums, Test, Tree};
+use std::ops::Range;
+
+use super::sink::Sink;
+use super::{CategorySplit, Child, Ensemble, Precision, Rows, Split, Test, Tree};
 
 /// Values up to this size count as zero (LightGBM): 1e-35 in single precision.
 pub(super) const ZERO: f64 = 1e-35f32 as f64;
@@ -29,46 +32,11 @@ impl Reference {
         }
     }
 
-    /// `out` is `[rows, outputs]`.
-    pub(super) fn sums(&self, rows: Rows<'_>, out: Sums<'_>) {
-        let outputs = self.base.len();
-        match out {
-            Sums::F32(out) => {
-                assert_eq!(self.sum, Precision::Single, "the forest sums in double precision");
-                for (index, out) in out.chunks_exact_mut(outputs).enumerate() {
-                    out.iter_mut().zip(&self.base).for_each(|(sum, &base)| *sum = base as f32);
-                    self.add(rows, index, |output, value| out[output] += value as f32);
-                }
-            }
-            Sums::F64(out) => {
-                assert_eq!(self.sum, Precision::Double, "the forest sums in single precision");
-                for (index, out) in out.chunks_exact_mut(outputs).enumerate() {
-                    out.copy_from_slice(&self.base);
-                    self.add(rows, index, |output, value| out[output] += value);
-                }
-            }
-        }
-    }
-
-    /// `out` is `[rows, trees]`.
-    pub(super) fn leaves(&self, rows: Rows<'_>, out: &mut [u32]) {
-        for (index, out) in out.chunks_exact_mut(self.trees.len()).enumerate() {
-            for (leaf, tree) in out.iter_mut().zip(&self.trees) {
-                *leaf = self.leaf(tree, rows, index);
-            }
-        }
-    }
-
-    /// Hands every number that a row's leaves hold to `add`, with its output.
-    fn add(&self, rows: Rows<'_>, row: usize, mut add: impl FnMut(usize, f64)) {
-        let outputs = self.base.len();
-        for tree in &self.trees {
-            let leaf = self.leaf(tree, rows, row) as usize;
-            if self.vector_leaves {
-                let values = &tree.leaves[leaf * outputs..(leaf + 1) * outputs];
-                values.iter().enumerate().for_each(|(output, &value)| add(output, value));
-            } else {
-                add(tree.output as usize, tree.leaves[leaf]);
+    /// Hands the leaf of every row in every tree to `sink`.
+    pub(super) fn each(&self, rows: Rows<'_>, range: Range<usize>, sink: &mut impl Sink) {
+        for row in range {
+            for (number, tree) in self.trees.iter().enumerate() {
+                sink.one(number, row, self.leaf(tree, rows, row));
             }
         }
     }
@@ -113,7 +81,7 @@ impl Split {
 
 impl CategorySplit {
     /// Whether a value that is not NaN goes left.
-    fn goes_left(&self, value: f64) -> bool {
+    pub(super) fn goes_left(&self, value: f64) -> bool {
         let negative = if self.truncates_negative { value <= -1.0 } else { value < 0.0 };
         if negative || value >= f64::from(u32::MAX) {
             return self.other_left;
