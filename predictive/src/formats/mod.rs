@@ -1,8 +1,12 @@
 //! One file per format, each lowering to the internal forms: `ensemble` and `steps`.
 
+pub mod lightgbm;
 pub mod sklearn;
 
 use crate::format::Format;
 
 /// Every format; where two are equally sure of a file, the first wins.
-pub static FORMATS: &[&dyn Format] = &[&sklearn::Sklearn];
+pub static FORMATS: &[&dyn Format] = &[
+    &lightgbm::LightGbm,
+    &sklearn::Sklearn,
+];

@@ -167,7 +167,7 @@ impl Builder {
         }
         let inner = Builder { depth: self.depth + 1 };
         let tables = ESTIMATORS.iter().flat_map(|table| table.iter());
-        match tables.clone().find(|row| row.class == object.class) {
+        match tables.clone().find(|row| row.fits(object)) {
             Some(row) => (row.build)(object, inner),
             None => {
                 let mut known: Vec<&str> = tables.map(|row| row.class).collect();
@@ -184,10 +184,21 @@ impl Builder {
 
 /// One supported class.
 pub struct Row {
-    /// Its name, without the module.
+    /// Its name, without the module; with the package before it (`xgboost.Booster`) where two have the name.
     pub class: &'static str,
     /// Makes it from its pickled object; inner estimators are built through the [`Builder`].
     pub build: fn(Object<'_>, Builder) -> Result<Box<dyn Estimator>, Fault>,
+}
+
+impl Row {
+    fn fits(&self, object: Object<'_>) -> bool {
+        match self.class.split_once('.') {
+            Some((package, class)) => {
+                class == object.class && object.module.split('.').next() == Some(package)
+            }
+            None => self.class == object.class,
+        }
+    }
 }
 
 /// Every supported class, one table per file of this folder.
