@@ -204,6 +204,7 @@ impl Row {
 /// Every supported class, one table per file of this folder.
 pub static ESTIMATORS: &[&[Row]] = &[
     cluster::ESTIMATORS,
+    crate::formats::lightgbm::ESTIMATORS,
     compose::ESTIMATORS,
     decomposition::ESTIMATORS,
     discriminant::ESTIMATORS,
