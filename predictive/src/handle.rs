@@ -1,12 +1,14 @@
-//! A loaded model that requests can be sent to: the pool, its panic boundary, deadlines and the queue limit.
+//! A loaded model that requests can be sent to: the pool, its panic boundary, deadlines, the queue limit, batching.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::batch::{self, Batching};
 use crate::model::{Model, PredictError, Request};
 use crate::tensor::TensorMap;
 
@@ -41,11 +43,13 @@ impl PredictPool {
 pub struct HandleOptions {
     /// Requests in flight; more are refused.
     pub max_in_flight: usize,
+    /// Requests are merged; `None` runs each alone.
+    pub batching: Option<Batching>,
 }
 
 impl Default for HandleOptions {
     fn default() -> Self {
-        Self { max_in_flight: 4096 }
+        Self { max_in_flight: 4096, batching: None }
     }
 }
 
@@ -91,8 +95,10 @@ pub enum SubmitError {
 pub struct PredictHandle {
     model: Arc<dyn Model>,
     pool: PredictPool,
-    options: HandleOptions,
+    max_in_flight: usize,
     in_flight: Arc<AtomicUsize>,
+    /// The thread that collects batches.
+    collector: Option<Sender<Job>>,
 }
 
 /// One place among the requests in flight.
@@ -104,10 +110,111 @@ impl Drop for Permit {
     }
 }
 
+/// A request on its way.
+struct Job {
+    request: Request,
+    submitted: Instant,
+    deadline: Option<Instant>,
+    reply: oneshot::Sender<Result<Prediction, SubmitError>>,
+    permit: Permit,
+}
+
+impl batch::Job for Job {
+    fn request(&self) -> &Request {
+        &self.request
+    }
+
+    fn submitted(&self) -> Instant {
+        self.submitted
+    }
+}
+
+impl Job {
+    /// Itself, unless nobody waits any more or its time is over.
+    fn still_wanted(self) -> Option<Self> {
+        if self.reply.is_closed() {
+            return None;
+        }
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            self.answer(Err(SubmitError::Deadline));
+            return None;
+        }
+        Some(self)
+    }
+
+    /// Replies; its place is free before the caller knows.
+    fn answer(self, answer: Result<Prediction, SubmitError>) {
+        drop(self.permit);
+        let _ = self.reply.send(answer);
+    }
+
+    /// Computes it alone.
+    fn run(self, model: &dyn Model) {
+        let started = Instant::now();
+        let outputs = call(model, &self.request);
+        let timings = Timings {
+            queue: started - self.submitted,
+            compute: started.elapsed(),
+            batch_rows: batch::rows(&self.request),
+        };
+        self.answer(outputs.map(|outputs| Prediction { outputs, timings }));
+    }
+}
+
+/// Calls the model behind the panic boundary.
+fn call(model: &dyn Model, request: &Request) -> Result<TensorMap, SubmitError> {
+    catch_unwind(AssertUnwindSafe(|| model.predict(request)))
+        .map_err(|_| SubmitError::Panicked)?
+        .map_err(SubmitError::Predict)
+}
+
+/// Computes jobs whose requests fit together: as one, or each alone when that fails.
+fn run_batch(model: &dyn Model, jobs: Vec<Job>) {
+    let mut jobs: Vec<Job> = jobs.into_iter().filter_map(Job::still_wanted).collect();
+    if jobs.len() == 1 {
+        jobs.drain(..).for_each(|job| job.run(model));
+        return;
+    }
+    let started = Instant::now();
+    let sizes: Vec<usize> = jobs.iter().map(|job| batch::rows(&job.request)).collect();
+    let requests: Vec<&Request> = jobs.iter().map(|job| &job.request).collect();
+    let answers = batch::merge(&requests)
+        .and_then(|merged| call(model, &merged).ok())
+        .and_then(|answer| batch::split(&answer, &sizes));
+    let Some(answers) = answers else {
+        jobs.into_iter().for_each(|job| job.run(model));
+        return;
+    };
+    let compute = started.elapsed();
+    let batch_rows = sizes.iter().sum();
+    for (job, outputs) in jobs.into_iter().zip(answers) {
+        let timings = Timings { queue: started - job.submitted, compute, batch_rows };
+        job.answer(Ok(Prediction { outputs, timings }));
+    }
+}
+
 impl PredictHandle {
-    /// Serves `model` on `pool`.
+    /// Serves `model` on `pool`. Merges requests when the options ask for it and the model's rows are independent.
+    ///
+    /// # Panics
+    /// When the system refuses to start the collecting thread.
     pub fn new(model: Arc<dyn Model>, pool: PredictPool, options: HandleOptions) -> Self {
-        Self { model, pool, options, in_flight: Arc::default() }
+        let HandleOptions { max_in_flight, batching } = options;
+        let batching = batching.filter(|_| model.signature().batchable);
+        let collector = batching.map(|batching| {
+            let (sender, jobs) = channel();
+            let (model, pool) = (Arc::clone(&model), pool.clone());
+            let run = move |batch: Vec<Job>| {
+                let model = Arc::clone(&model);
+                pool.threads.spawn(move || run_batch(model.as_ref(), batch));
+            };
+            std::thread::Builder::new()
+                .name("predict-batches".into())
+                .spawn(move || batch::collect(&jobs, &batching, run))
+                .expect("the operating system starts a thread");
+            sender
+        });
+        Self { model, pool, max_in_flight, in_flight: Arc::default(), collector }
     }
 
     /// The model.
@@ -123,7 +230,7 @@ impl PredictHandle {
     fn permit(&self) -> Result<Permit, SubmitError> {
         let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
         let permit = Permit(Arc::clone(&self.in_flight));
-        if before >= self.options.max_in_flight { Err(SubmitError::Overloaded) } else { Ok(permit) }
+        if before >= self.max_in_flight { Err(SubmitError::Overloaded) } else { Ok(permit) }
     }
 
     /// Computes a request. Dropping the future before it runs cancels it.
@@ -135,43 +242,121 @@ impl PredictHandle {
         request: Request,
         deadline: Option<Instant>,
     ) -> Result<Prediction, SubmitError> {
-        let permit = self.permit()?;
-        let submitted = Instant::now();
         let (reply, answer) = oneshot::channel();
-        let model = Arc::clone(&self.model);
-        self.pool.threads.spawn(move || {
-            let _permit = permit;
-            if reply.is_closed() {
-                return;
+        let submitted = Instant::now();
+        let job = Job { request, submitted, deadline, reply, permit: self.permit()? };
+        match &self.collector {
+            Some(collector) => collector.send(job).map_err(|_| SubmitError::Panicked)?,
+            None => {
+                let model = Arc::clone(&self.model);
+                self.pool.threads.spawn(move || {
+                    if let Some(job) = job.still_wanted() {
+                        job.run(model.as_ref());
+                    }
+                });
             }
-            let started = Instant::now();
-            if deadline.is_some_and(|deadline| started >= deadline) {
-                let _ = reply.send(Err(SubmitError::Deadline));
-                return;
-            }
-            let outcome = catch_unwind(AssertUnwindSafe(|| model.predict(&request)));
-            let timings = Timings {
-                queue: started - submitted,
-                compute: started.elapsed(),
-                batch_rows: rows(&request),
-            };
-            let _ = reply.send(match outcome {
-                Ok(outputs) => outputs
-                    .map(|outputs| Prediction { outputs, timings })
-                    .map_err(SubmitError::Predict),
-                Err(_) => Err(SubmitError::Panicked),
-            });
-        });
+        }
         answer.await.unwrap_or(Err(SubmitError::Panicked))
     }
 }
 
-/// Rows of a request: the first size of its first tensor.
-fn rows(request: &Request) -> usize {
-    request
-        .inputs
-        .iter()
-        .next()
-        .and_then(|(_, tensor)| tensor.shape().first().copied())
-        .unwrap_or(0)
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::model::{Description, Signature};
+    use crate::tensor::Tensor;
+
+    /// Doubles its input; refuses negative numbers, panics on NaN, counts calls.
+    #[derive(Default)]
+    struct Double {
+        signature: Signature,
+        description: Description,
+        calls: AtomicUsize,
+    }
+
+    impl Model for Double {
+        fn signature(&self) -> &Signature {
+            &self.signature
+        }
+
+        fn description(&self) -> &Description {
+            &self.description
+        }
+
+        fn predict(&self, request: &Request) -> Result<TensorMap, PredictError> {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            let x = request.inputs.get("x").and_then(Tensor::to_f64).expect("tests send x");
+            assert!(!x.iter().any(|x| x.is_nan()), "a bug");
+            if x.iter().any(|&x| x < 0.0) {
+                return Err(PredictError::input("negative"));
+            }
+            let doubled: Vec<f64> = x.iter().map(|x| 2.0 * x).collect();
+            let mut answer = TensorMap::default();
+            answer.insert("y", Tensor::from_values(vec![x.len(), 1], &doubled));
+            Ok(answer)
+        }
+    }
+
+    fn request(x: f64) -> Request {
+        let mut inputs = TensorMap::default();
+        inputs.insert("x", Tensor::from_values(vec![1, 1], &[x]));
+        Request { inputs, ..Request::default() }
+    }
+
+    fn handle(model: &Arc<Double>, options: HandleOptions) -> PredictHandle {
+        let pool = PredictPool::new(1).expect("a thread starts");
+        PredictHandle::new(Arc::clone(model) as Arc<dyn Model>, pool, options)
+    }
+
+    fn double() -> Arc<Double> {
+        let signature = Signature { batchable: true, ..Signature::default() };
+        Arc::new(Double { signature, ..Double::default() })
+    }
+
+    fn y(answer: &Result<Prediction, SubmitError>) -> Option<f64> {
+        answer.as_ref().ok()?.outputs.get("y")?.to_f64()?.first().copied()
+    }
+
+    #[tokio::test]
+    async fn errors_and_panics_stay_with_their_request() {
+        let model = double();
+        let batching =
+            Batching { max_rows: 4, max_delay: Duration::from_secs(5), preferred: Vec::new() };
+        let options = HandleOptions { batching: Some(batching), ..HandleOptions::default() };
+        let handle = handle(&model, options);
+        let run = |x| handle.predict(request(x), None);
+        let answers = tokio::join!(run(1.0), run(-1.0), run(f64::NAN), run(4.0));
+        assert_eq!((y(&answers.0), y(&answers.3)), (Some(2.0), Some(8.0)));
+        assert_eq!(answers.1.unwrap_err(), SubmitError::Predict(PredictError::input("negative")));
+        assert_eq!(answers.2.unwrap_err(), SubmitError::Panicked);
+        assert_eq!(handle.in_flight(), 0);
+    }
+
+    #[tokio::test]
+    async fn full_and_preferred_batches_run_at_once_as_one_call() {
+        let model = double();
+        let batching =
+            Batching { max_rows: 4, max_delay: Duration::from_secs(60), preferred: vec![2] };
+        let options = HandleOptions { batching: Some(batching), ..HandleOptions::default() };
+        let handle = handle(&model, options);
+        let run = |x| handle.predict(request(x), None);
+        let (a, b) = tokio::join!(run(1.0), run(2.0));
+        assert_eq!((y(&a), y(&b)), (Some(2.0), Some(4.0)));
+        assert_eq!(model.calls.load(Ordering::Relaxed), 1);
+        assert_eq!(a.unwrap().timings.batch_rows, 2);
+    }
+
+    #[tokio::test]
+    async fn limits_and_deadlines_refuse() {
+        let model = double();
+        let handle = handle(&model, HandleOptions { max_in_flight: 0, batching: None });
+        let refused = handle.predict(request(1.0), None).await;
+        assert_eq!(refused.unwrap_err(), SubmitError::Overloaded);
+        let handle = self::handle(&model, HandleOptions::default());
+        let late = handle.predict(request(1.0), Some(Instant::now())).await;
+        assert_eq!(late.unwrap_err(), SubmitError::Deadline);
+        assert_eq!(model.calls.load(Ordering::Relaxed), 0);
+    }
 }

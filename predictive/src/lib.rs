@@ -5,6 +5,7 @@
 //! [`TensorMap`] only.
 
 mod array;
+mod batch;
 pub mod ensemble;
 mod error;
 mod format;
@@ -17,6 +18,7 @@ mod table;
 mod tensor;
 
 pub use array::{Array, Values};
+pub use batch::Batching;
 pub use error::{Fault, LoadError};
 pub use format::{Format, HEAD, LoadOptions, ModelFiles, Probe, load, recognise};
 pub use handle::{HandleOptions, PredictHandle, PredictPool, Prediction, SubmitError, Timings};
