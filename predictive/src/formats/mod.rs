@@ -2,6 +2,7 @@
 
 pub mod lightgbm;
 pub mod sklearn;
+pub mod xgboost;
 
 use crate::format::Format;
 
@@ -9,4 +10,5 @@ use crate::format::Format;
 pub static FORMATS: &[&dyn Format] = &[
     &lightgbm::LightGbm,
     &sklearn::Sklearn,
+    &xgboost::XgBoost,
 ];

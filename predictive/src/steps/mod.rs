@@ -222,4 +222,5 @@ pub static ESTIMATORS: &[&[Row]] = &[
     scale::ESTIMATORS,
     svm::ESTIMATORS,
     text::ESTIMATORS,
+    crate::formats::xgboost::ESTIMATORS,
 ];
