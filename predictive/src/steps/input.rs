@@ -118,6 +118,21 @@ pub(crate) fn label_array(value: Value<'_>) -> Option<Array> {
     Some(Array::new(dtype, shape, values))
 }
 
+/// Column numbers below `columns` of an array or a list (a mask picks where it is true); `None` for anything else.
+pub(crate) fn indices(value: Value<'_>, columns: usize) -> Option<Vec<usize>> {
+    if let Some(array) = value.as_array() {
+        let Values::Int(values) = array.values() else { return None };
+        if array.dtype() == DataType::Bool {
+            let picked = values.iter().enumerate().filter(|(_, value)| **value != 0);
+            return (values.len() == columns).then(|| picked.map(|(index, _)| index).collect());
+        }
+        let index = |&value: &i64| usize::try_from(value).ok().filter(|index| *index < columns);
+        return values.iter().map(index).collect();
+    }
+    let index = |item: Value<'_>| item.as_usize().filter(|index| *index < columns);
+    value.as_list()?.into_iter().map(index).collect()
+}
+
 /// The table with as many columns as `spec` says, those of a frame in the order of `spec`'s names.
 ///
 /// # Errors
@@ -188,21 +203,6 @@ pub(crate) fn dense<'a>(
     };
     check_finite(&matrix, nan)?;
     Ok(matrix)
-}
-
-/// As [`dense`], in double precision.
-///
-/// # Errors
-/// As [`dense`].
-pub(crate) fn double<'a>(
-    x: &'a Table,
-    spec: &InputSpec,
-    nan: Nan,
-) -> Result<Cow<'a, [f64]>, PredictError> {
-    Ok(match dense(x, spec, nan)? {
-        Cow::Borrowed(matrix) => matrix.to_f64(),
-        Cow::Owned(matrix) => Cow::Owned(matrix.to_f64().into_owned()),
-    })
 }
 
 /// As [`dense`], rounded to single precision, in which a value may become infinite: that is refused as well.

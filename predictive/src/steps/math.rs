@@ -30,6 +30,26 @@ pub(crate) fn normalise(row: &mut [f64]) {
     }
 }
 
+/// The sum of a row in numpy's order: eight partial sums from eight numbers on. Rows of more than 128 are summed in
+/// numpy's halves.
+pub(crate) fn pairwise_sum(row: &[f64]) -> f64 {
+    if row.len() < 8 {
+        return row.iter().fold(0.0, |sum, value| sum + value);
+    }
+    if row.len() > 128 {
+        let half = row.len() / 2;
+        let (left, right) = row.split_at(half - half % 8);
+        return pairwise_sum(left) + pairwise_sum(right);
+    }
+    let (blocks, rest) = row.as_chunks::<8>();
+    let mut sums = blocks[0];
+    for block in &blocks[1..] {
+        sums.iter_mut().zip(block).for_each(|(sum, value)| *sum += value);
+    }
+    let [a, b, c, d, e, f, g, h] = sums;
+    rest.iter().fold(((a + b) + (c + d)) + ((e + f) + (g + h)), |sum, value| sum + value)
+}
+
 /// Position of the first largest value; the first NaN wins, as in numpy. 0 without values.
 pub(crate) fn argmax(row: &[f64]) -> usize {
     let mut best = 0;

@@ -1,15 +1,22 @@
 //! Estimators as steps over tables: what scikit-learn pipelines, wrappers and boosted ensembles lower to.
 
+mod ada_boost;
 mod categories;
 mod cluster;
 mod compose;
 mod decomposition;
 mod discriminant;
 mod encode;
+mod forest;
+mod gradient_boosting;
+mod hist_gradient_boosting;
 mod impute;
 pub(crate) mod input;
+mod isolation_forest;
+pub(crate) mod labels;
 mod linear;
 pub(crate) mod math;
+pub(crate) mod meta;
 mod naive_bayes;
 mod neighbors;
 mod neural_network;
@@ -21,6 +28,8 @@ mod svm;
 mod tabular;
 mod text;
 mod transform;
+mod tree;
+mod tree_data;
 
 use crate::array::Array;
 use crate::error::Fault;
@@ -203,16 +212,32 @@ impl Row {
 
 /// Every supported class, one table per file of this folder.
 pub static ESTIMATORS: &[&[Row]] = &[
+    ada_boost::ESTIMATORS,
     cluster::ESTIMATORS,
-    crate::formats::lightgbm::ESTIMATORS,
     compose::ESTIMATORS,
+    crate::formats::lightgbm::ESTIMATORS,
+    crate::formats::xgboost::ESTIMATORS,
     decomposition::ESTIMATORS,
     discriminant::ESTIMATORS,
     encode::ESTIMATORS,
+    forest::ESTIMATORS,
+    gradient_boosting::ESTIMATORS,
+    hist_gradient_boosting::ESTIMATORS,
     impute::ESTIMATORS,
+    isolation_forest::ESTIMATORS,
     linear::CLASSIFIERS,
     linear::ESTIMATORS,
     linear::ISOTONIC,
+    meta::bagging::ESTIMATORS,
+    meta::calibrated::ESTIMATORS,
+    meta::delegate::ESTIMATORS,
+    meta::dummy::ESTIMATORS,
+    meta::multi_class::ESTIMATORS,
+    meta::multi_output::ESTIMATORS,
+    meta::stacking::ESTIMATORS,
+    meta::target::ESTIMATORS,
+    meta::threshold::ESTIMATORS,
+    meta::voting::ESTIMATORS,
     naive_bayes::ESTIMATORS,
     neighbors::CENTROID,
     neighbors::OUTLIER,
@@ -222,5 +247,5 @@ pub static ESTIMATORS: &[&[Row]] = &[
     scale::ESTIMATORS,
     svm::ESTIMATORS,
     text::ESTIMATORS,
-    crate::formats::xgboost::ESTIMATORS,
+    tree::ESTIMATORS,
 ];

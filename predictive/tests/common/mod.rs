@@ -38,8 +38,7 @@ fn check(path: &Path) -> Result<(), String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
     let case: Value = serde_json::from_str(&text).map_err(|error| format!("{name}: {error}"))?;
     let file = path.with_file_name(case["model"].as_str().unwrap_or_default());
-    let model =
-        load(&file, &LoadOptions::default()).map_err(|error| format!("{name}: {error}"))?;
+    let model = load(&file, &LoadOptions::default()).map_err(|error| format!("{name}: {error}"))?;
     let (inputs, frame) = inputs(&case["input"]);
     let tolerance = case["tolerance"].as_f64().unwrap_or(0.0);
     let expected = case["expected"].as_object().expect("a case has expectations");
@@ -114,7 +113,8 @@ pub fn tensor(value: &Value) -> Tensor {
             Tensor::from_texts(shape, &texts).with_nulls(nulls)
         }
         DataType::Bool => {
-            let values: Vec<bool> = data.iter().map(|value| value.as_bool().expect("bool")).collect();
+            let values: Vec<bool> =
+                data.iter().map(|value| value.as_bool().expect("bool")).collect();
             Tensor::from_values(shape, &values)
         }
         DataType::Int32 => {
