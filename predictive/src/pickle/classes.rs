@@ -230,6 +230,8 @@ const TABLE: &[Row] = &[
 /// refuses them as estimators.
 const FAMILIES: &[&str] = &[
     "sklearn",
+    // Compiled losses of scikit-learn 1.6 and 1.7 name their module without its package.
+    "_loss",
     "xgboost",
     "lightgbm",
     "scipy.sparse",

@@ -6,7 +6,9 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::Method;
 use crate::pickle::Object;
-use crate::steps::numeric::{Answer, Base, Points, Rule, broadcast, matrix, shaped, transposed};
+use crate::steps::numeric::{
+    Answer, Base, Points, Rule, broadcast, dot, matrix, shaped, transposed,
+};
 use crate::steps::{Builder, Estimator, Row};
 use crate::tensor::DataType;
 
@@ -22,7 +24,7 @@ impl Projection {
     /// The projection of `(x - mean) / scale`: scales go into the weights, means into the offsets.
     fn new(weights: Vec<f64>, outputs: usize, mean: Option<&[f64]>) -> Self {
         let columns = weights.len() / outputs.max(1);
-        let offset = |row: &[f64]| mean.map_or(0.0, |mean| -crate::steps::numeric::dot(row, mean));
+        let offset = |row: &[f64]| mean.map_or(0.0, |mean| -dot(row, mean));
         let offsets = (0..outputs).map(|output| offset(&weights[output * columns..][..columns]));
         let offsets = offsets.collect();
         Self { weights, offsets, flat: false }
@@ -130,19 +132,35 @@ fn factors(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> 
     let noise = object.vector("noise_variance_", Some(columns))?;
     let scaled: Vec<f64> =
         weights.iter().enumerate().map(|(index, weight)| weight / noise[index % columns]).collect();
-    let mut system = vec![0.0; outputs * outputs];
-    for i in 0..outputs {
-        for j in 0..outputs {
-            let (a, b) = (&scaled[i * columns..][..columns], &weights[j * columns..][..columns]);
-            system[i * outputs + j] =
-                crate::steps::numeric::dot(a, b) + f64::from(u8::from(i == j));
-        }
-    }
+    let mut system = products(&scaled, &weights, outputs);
+    system.iter_mut().step_by(outputs + 1).for_each(|value| *value += 1.0);
     // The system is symmetric, so the unmixing rows solve `system . rows = scaled`.
     let solved = solve(system, outputs, scaled).ok_or_else(|| {
         object.wrong("components_", "the covariance of the factors cannot be inverted")
     })?;
     Ok(base.with(Projection::new(solved, outputs, Some(&mean))))
+}
+
+/// SparsePCA: the ridge regression of the components on centred rows, `(X - mean) . W' . (W . W' + ridge)^-1`.
+fn sparse_principal(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
+    let mut base = Base::new(object, &[Method::Transform])?;
+    let (outputs, weights) = components(object, &mut base)?;
+    let columns = weights.len() / outputs.max(1);
+    let mean = object.vector("mean_", Some(columns))?;
+    let ridge = object.f64("ridge_alpha")?;
+    let mut system = products(&weights, &weights, outputs);
+    system.iter_mut().step_by(outputs + 1).for_each(|value| *value += ridge);
+    let solved = solve(system, outputs, weights).ok_or_else(|| {
+        object.wrong("components_", "the ridge regression of the components has no solution")
+    })?;
+    Ok(base.with(Projection::new(solved, outputs, Some(&mean))))
+}
+
+/// Products of each row of `a` with each of `b`, `[rows, rows]`.
+fn products(a: &[f64], b: &[f64], rows: usize) -> Vec<f64> {
+    let columns = (a.len() / rows.max(1)).max(1);
+    let line = |a: &[f64]| b.chunks_exact(columns).map(|b| dot(a, b)).collect::<Vec<f64>>();
+    a.chunks_exact(columns).flat_map(line).collect()
 }
 
 /// Solves `a . x = b` by elimination with pivots; `a` is `[n, n]`, `b` `[n, m]`. `None` where `a` is singular.
@@ -191,14 +209,15 @@ fn least_squares(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, F
     if svd {
         return Ok(base.with(transform));
     }
-    // To 1.2 coef_ is [columns, targets] beside the private transpose; from 1.3 on [targets, columns].
+    // To 1.2 coef_ is [columns, targets] beside the private transpose, from 1.3 on [targets, columns]; from 1.5 on it
+    // holds the scale of X.
     let old = object.get("_coef_").is_some();
     let name = if old { "_coef_" } else { "coef_" };
     let (targets, found, coefficients) = object.matrix(name)?;
     if found != columns {
         return Err(object.wrong(name, format!("has {found} columns, expected {columns}")));
     }
-    let scaled = old || object.version().is_some_and(|version| version < (1, 3));
+    let scaled = old || object.version().is_some_and(|version| version < (1, 5));
     let coefficients = if scaled { divide(coefficients) } else { coefficients };
     let mut predict = Projection::new(coefficients, targets, Some(&mean));
     let intercepts = broadcast(object, "intercept_", targets)?;
@@ -214,10 +233,12 @@ pub(crate) static ESTIMATORS: &[Row] = &[
     Row { class: "FastICA", build: independent },
     Row { class: "GaussianRandomProjection", build: plain },
     Row { class: "IncrementalPCA", build: principal },
+    Row { class: "MiniBatchSparsePCA", build: sparse_principal },
     Row { class: "PCA", build: principal },
     Row { class: "PLSCanonical", build: least_squares },
     Row { class: "PLSRegression", build: least_squares },
     Row { class: "PLSSVD", build: least_squares },
+    Row { class: "SparsePCA", build: sparse_principal },
     Row { class: "SparseRandomProjection", build: plain },
     Row { class: "TruncatedSVD", build: plain },
 ];

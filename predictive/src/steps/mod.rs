@@ -4,19 +4,23 @@ mod ada_boost;
 mod categories;
 mod cluster;
 mod compose;
+mod covariance;
 mod decomposition;
 mod discriminant;
 mod encode;
 mod forest;
+mod gaussian_process;
 mod gradient_boosting;
 mod hist_gradient_boosting;
 mod impute;
 pub(crate) mod input;
 mod isolation_forest;
+mod kernel_approximation;
 pub(crate) mod labels;
 mod linear;
 pub(crate) mod math;
 pub(crate) mod meta;
+mod mixture;
 mod naive_bayes;
 mod neighbors;
 mod neural_network;
@@ -24,9 +28,11 @@ mod numeric;
 mod pairwise;
 mod pipeline;
 mod scale;
+mod special;
 mod svm;
 mod tabular;
 mod text;
+mod topics;
 mod transform;
 mod tree;
 mod tree_data;
@@ -215,16 +221,19 @@ pub static ESTIMATORS: &[&[Row]] = &[
     ada_boost::ESTIMATORS,
     cluster::ESTIMATORS,
     compose::ESTIMATORS,
+    covariance::ESTIMATORS,
     crate::formats::lightgbm::ESTIMATORS,
     crate::formats::xgboost::ESTIMATORS,
     decomposition::ESTIMATORS,
     discriminant::ESTIMATORS,
     encode::ESTIMATORS,
     forest::ESTIMATORS,
+    gaussian_process::ESTIMATORS,
     gradient_boosting::ESTIMATORS,
     hist_gradient_boosting::ESTIMATORS,
     impute::ESTIMATORS,
     isolation_forest::ESTIMATORS,
+    kernel_approximation::ESTIMATORS,
     linear::CLASSIFIERS,
     linear::ESTIMATORS,
     linear::ISOTONIC,
@@ -238,8 +247,10 @@ pub static ESTIMATORS: &[&[Row]] = &[
     meta::target::ESTIMATORS,
     meta::threshold::ESTIMATORS,
     meta::voting::ESTIMATORS,
+    mixture::ESTIMATORS,
     naive_bayes::ESTIMATORS,
     neighbors::CENTROID,
+    neighbors::DENSITY,
     neighbors::OUTLIER,
     neighbors::VOTES,
     neural_network::ESTIMATORS,
@@ -247,5 +258,6 @@ pub static ESTIMATORS: &[&[Row]] = &[
     scale::ESTIMATORS,
     svm::ESTIMATORS,
     text::ESTIMATORS,
+    topics::ESTIMATORS,
     tree::ESTIMATORS,
 ];

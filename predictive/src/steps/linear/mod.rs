@@ -5,7 +5,7 @@
 mod classifiers;
 mod isotonic;
 
-use crate::array::Array;
+use crate::array::{Array, Values};
 use crate::error::Fault;
 use crate::model::Method;
 use crate::pickle::Object;
@@ -107,7 +107,9 @@ impl OneClass {
 impl Rule for OneClass {
     fn predict(&self, _: &Base, x: &Points<'_>) -> Answer {
         let inlier = |value: f64| if value >= 0.0 { 1 } else { -1 };
-        Ok(Array::i64(vec![x.rows], self.decide(x).into_iter().map(inlier).collect()))
+        let labels = self.decide(x).into_iter().map(inlier).collect();
+        // The library fills an array of 32 bits.
+        Ok(Array::new(DataType::Int32, vec![x.rows], Values::Int(labels)))
     }
 
     fn decision(&self, _: &Base, x: &Points<'_>) -> Answer {

@@ -4,6 +4,7 @@
 //! neighbour, those kept are what the library's heap keeps when it reads the training rows in order.
 
 mod centroid;
+mod density;
 mod outlier;
 mod votes;
 
@@ -13,6 +14,7 @@ use crate::steps::numeric::{Base, Points, matrix};
 use crate::steps::pairwise::Metric;
 
 pub(crate) use centroid::{CENTROID, binary_or_all};
+pub(crate) use density::DENSITY;
 pub(crate) use outlier::OUTLIER;
 pub(crate) use votes::VOTES;
 
