@@ -1,14 +1,12 @@
 //! One file per format, each lowering to the internal forms: `ensemble` and `steps`.
 
 pub mod lightgbm;
+pub(crate) mod mlflow;
 pub mod sklearn;
 pub mod xgboost;
 
 use crate::format::Format;
 
 /// Every format; where two are equally sure of a file, the first wins.
-pub static FORMATS: &[&dyn Format] = &[
-    &lightgbm::LightGbm,
-    &sklearn::Sklearn,
-    &xgboost::XgBoost,
-];
+pub static FORMATS: &[&dyn Format] =
+    &[&mlflow::Mlflow, &lightgbm::LightGbm, &sklearn::Sklearn, &xgboost::XgBoost];
