@@ -85,6 +85,7 @@ fn equals(secret: &[u8], presented: &[u8]) -> bool {
 /// Whether a path can be asked without a key.
 fn is_open(path: &str, metrics_need_key: bool) -> bool {
     matches!(path, "/health" | "/health/live" | "/health/ready" | "/ping")
+        || matches!(path, "/" | "/v2/health/live" | "/v2/health/ready")
         || (path == "/metrics" && !metrics_need_key)
 }
 

@@ -7,9 +7,10 @@ use std::sync::atomic::{
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
@@ -17,9 +18,10 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use crate::admission::Queue;
 use crate::error::ApiError;
+use crate::kserve::KserveConfig;
 use crate::metrics::ServerMetrics;
 use crate::registry::Registry;
-use crate::{openai, openapi, probes, track};
+use crate::{kserve, openai, openapi, probes, track};
 
 /// Which browsers' pages may call the server. Closed when `origins` is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,6 +97,8 @@ pub struct ServerConfig {
     pub tokenizer_info: bool,
     /// Requests are logged.
     pub access_log: bool,
+    /// The protocols of classic models.
+    pub kserve: KserveConfig,
 }
 
 impl Default for ServerConfig {
@@ -129,6 +133,7 @@ impl Default for ServerConfig {
             docs: true,
             tokenizer_info: false,
             access_log: true,
+            kserve: KserveConfig::default(),
         }
     }
 }
@@ -231,7 +236,6 @@ fn openai_routes() -> Router<Arc<App>> {
         .route("/chat/completions", post(openai::chat::chat_completions))
         .route("/completions", post(openai::completions::completions))
         .route("/models", get(openai::models::list))
-        .route("/models/{*id}", get(openai::models::retrieve))
 }
 
 /// Every route over `app`.
@@ -239,6 +243,7 @@ pub fn router(app: Arc<App>) -> Router {
     let config = &app.config;
     let mut router = Router::new()
         .nest("/v1", openai_routes())
+        .merge(kserve::routes())
         .route("/tokenize", post(openai::tokenize::tokenize))
         .route("/detokenize", post(openai::tokenize::detokenize))
         .route("/health", get(probes::health))
@@ -251,7 +256,9 @@ pub fn router(app: Arc<App>) -> Router {
     for prefix in &config.prefixes {
         let prefix = prefix.trim_matches('/');
         if !prefix.is_empty() {
-            router = router.nest(&format!("/{prefix}/v1"), openai_routes());
+            let models = get(openai::models::retrieve);
+            let routes = openai_routes().route("/models/{*id}", models);
+            router = router.nest(&format!("/{prefix}/v1"), routes);
         }
     }
     if config.tokenizer_info {
@@ -275,8 +282,9 @@ pub fn router(app: Arc<App>) -> Router {
     }
 }
 
-async fn path_not_found(request: Request) -> ApiError {
-    ApiError::path_not_found(request.uri().path())
+async fn path_not_found(State(app): State<Arc<App>>, request: Request) -> Response {
+    let path = request.uri().path();
+    kserve::fallback(&app, path).unwrap_or_else(|| ApiError::path_not_found(path).into_response())
 }
 
 async fn method_not_allowed(request: Request) -> ApiError {

@@ -38,6 +38,20 @@ pub(crate) fn id() -> String {
     format!("{high:016x}{low:016x}")
 }
 
+/// A random UUID of version 4.
+pub(crate) fn uuid() -> String {
+    let [high, low] = pair();
+    let (high, low) = (high & !0xf000 | 0x4000, low & !(0b11 << 62) | 1 << 63);
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xffff,
+        low >> 48,
+        low & 0xffff_ffff_ffff
+    )
+}
+
 /// The seed of choice `index` of a request: the request's own for the first, unrelated ones after.
 pub(crate) fn choice_seed(seed: u64, index: u32) -> u64 {
     if index == 0 {

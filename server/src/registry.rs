@@ -219,6 +219,15 @@ impl Registry {
         models
     }
 
+    /// Every classic model, in the order of registration.
+    pub fn predictives(&self) -> Vec<Arc<Predictive>> {
+        let model = |(_, served): &(String, Served)| match served {
+            Served::Predictive(model) => Some(Arc::clone(model)),
+            Served::Generative(_) => None,
+        };
+        self.entries.iter().filter_map(model).collect()
+    }
+
     /// Whether every engine is alive.
     pub fn is_alive(&self) -> bool {
         self.generatives().iter().all(|(_, model)| model.engine.is_alive())

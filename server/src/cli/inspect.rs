@@ -2,25 +2,31 @@
 
 use std::fmt::Write;
 
+use anyhow::Context;
 use serde_json::{Value, json};
 use tokenmill_engine::load::TokenizerFiles;
 
+use super::classic;
 use super::model::{self, Opened, kv_name};
 use crate::config::values::{bytes, count};
 use crate::config::{Config, EngineSettings};
 
 /// Opens the model and prints what it is.
 pub(super) async fn inspect(config: Config, as_json: bool) -> anyhow::Result<()> {
-    let opened = model::open(&config).await?;
-    let facts = facts(&opened, &config.engine);
-    super::say(&if as_json {
-        format!(
-            "{facts:#}
-"
-        )
+    let spec = config.model.as_ref().context("no model was named")?;
+    let path = model::locate(&config, spec).await?;
+    let (facts, text) = if classic::is_classic(&config, &path) {
+        let model = classic::open(&config, &path).await?;
+        let facts = classic::facts(model.as_ref(), &path, &classic::names(&config, spec));
+        let text = classic::text(&facts);
+        (facts, text)
     } else {
-        text(&facts)
-    });
+        let opened = model::open(&config, spec, path)?;
+        let facts = facts(&opened, &config.engine);
+        let text = text(&facts);
+        (facts, text)
+    };
+    super::say(&if as_json { format!("{facts:#}\n") } else { text });
     Ok(())
 }
 

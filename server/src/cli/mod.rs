@@ -5,6 +5,7 @@
 
 mod bench;
 mod chat;
+mod classic;
 mod help;
 mod inspect;
 mod model;

@@ -11,7 +11,7 @@ use tokenmill_engine::load::{
 };
 use tokenmill_engine::text::{ChatTemplate, Tokenizer};
 
-use super::progress;
+use super::{classic, progress};
 use crate::config::{Config, Dtype, EngineSettings, ModelSpec, Origin};
 use crate::hub::HubClient;
 
@@ -33,10 +33,8 @@ pub(super) struct Opened {
     pub(super) generation: GenerationDefaults,
 }
 
-/// Finds and opens the model of a configuration.
-pub(super) async fn open(config: &Config) -> anyhow::Result<Opened> {
-    let spec = config.model.as_ref().context("no model was named")?;
-    let path = locate(config, spec).await?;
+/// Opens the language model at `path`.
+pub(super) fn open(config: &Config, spec: &ModelSpec, path: PathBuf) -> anyhow::Result<Opened> {
     let mut source = load::open(&path)?;
     if let Some(directory) = &config.tokenizer {
         source.tokenizer = TokenizerFiles::Directory(directory.clone());
@@ -48,10 +46,7 @@ pub(super) async fn open(config: &Config) -> anyhow::Result<Opened> {
         TokenizerFiles::Gguf(metadata) => Tokenizer::from_gguf(metadata)?,
     };
     let template = template(config.chat_template.as_deref(), &source)?;
-    let names = match config.served_names.as_slice() {
-        [] => vec![spec.default_name()],
-        names => names.to_vec(),
-    };
+    let names = classic::names(config, spec);
     let root = match &spec.origin {
         Origin::Hub(id) => id.repository(),
         Origin::Path(_) => names[0].clone(),
@@ -61,7 +56,7 @@ pub(super) async fn open(config: &Config) -> anyhow::Result<Opened> {
 }
 
 /// The local path of a model.
-async fn locate(config: &Config, spec: &ModelSpec) -> anyhow::Result<PathBuf> {
+pub(super) async fn locate(config: &Config, spec: &ModelSpec) -> anyhow::Result<PathBuf> {
     match &spec.origin {
         Origin::Path(path) => {
             let mut waited = false;

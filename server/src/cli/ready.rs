@@ -4,20 +4,38 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 
+/// What the model answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A language model with a chat template.
+    Chat,
+    /// One without.
+    Completion,
+    /// A classic model.
+    Classic,
+}
+
 /// One line: the address and a request that works when pasted.
-pub(super) fn line(address: SocketAddr, model: &str, chats: bool, keyed: bool) -> String {
+pub(super) fn line(address: SocketAddr, model: &str, kind: Kind, keyed: bool) -> String {
     let shown = match address.ip() {
         ip if !ip.is_unspecified() => address,
         ip if ip.is_ipv4() => SocketAddr::new([127, 0, 0, 1].into(), address.port()),
         _ => SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), address.port()),
     };
-    let (route, body) = if chats {
-        let messages = json!([{"role": "user", "content": "Say hello."}]);
-        ("chat/completions", json!({"model": model, "messages": messages}))
-    } else {
-        ("completions", json!({"model": model, "prompt": "Once upon a time", "max_tokens": 32}))
-    };
     let key = if keyed { " -H \"Authorization: Bearer $KEY\"" } else { "" };
+    let (route, body) = match kind {
+        Kind::Classic => {
+            return format!("ready: http://{shown}, try: curl{key} 'http://{shown}/v2/models/{model}'");
+        }
+        Kind::Chat => {
+            let messages = json!([{"role": "user", "content": "Say hello."}]);
+            ("chat/completions", json!({"model": model, "messages": messages}))
+        }
+        Kind::Completion => {
+            let prompt = "Once upon a time";
+            ("completions", json!({"model": model, "prompt": prompt, "max_tokens": 32}))
+        }
+    };
     let body = body.to_string().replace('\'', "'\\''");
     format!(
         "ready: http://{shown}, try: curl http://{shown}/v1/{route} \
@@ -33,13 +51,13 @@ mod tests {
     fn the_line_can_be_pasted() {
         let any: SocketAddr = "0.0.0.0:8080".parse().unwrap();
         assert_eq!(
-            line(any, "it's", true, false),
+            line(any, "it's", Kind::Chat, false),
             "ready: http://127.0.0.1:8080, try: curl http://127.0.0.1:8080/v1/chat/completions \
              -H 'Content-Type: application/json' -d '{\"model\":\"it'\\''s\",\
              \"messages\":[{\"role\":\"user\",\"content\":\"Say hello.\"}]}'"
         );
         let six: SocketAddr = "[::1]:1".parse().unwrap();
-        let line = line(six, "m", false, true);
+        let line = line(six, "m", Kind::Completion, true);
         assert!(line.contains("http://[::1]:1/v1/completions") && line.contains("Bearer $KEY"));
     }
 }

@@ -16,7 +16,7 @@ use tokenmill_scheduler::{FinishReason, Policy, SequenceSpec, TokenId};
 use tokio::net::TcpSocket;
 
 use super::model::{self, Opened, kv_name};
-use super::{progress, ready};
+use super::{classic, progress, ready};
 use crate::app::App;
 use crate::config::values::bytes;
 use crate::config::{Config, EngineSettings};
@@ -41,19 +41,19 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(TERMINATED));
         }
     };
-    let Prepared { registry, names, chats, thread } = prepared;
+    let Prepared { registry, names, kind, thread } = prepared;
     let app = App::new(config.http.clone(), registry);
     let listener = lifecycle::bind(&app).await?;
     let address = listener.local_addr()?;
     tracing::info!(model = names[0], %address, seconds = start.elapsed().as_secs_f64(), "ready");
     let keyed = !config.http.api_keys.is_empty();
-    super::say(&format!("{}\n", ready::line(address, &names[0], chats, keyed)));
+    super::say(&format!("{}\n", ready::line(address, &names[0], kind, keyed)));
     let outcome = lifecycle::serve(Arc::clone(&app), listener, stop).await;
     drop(app);
     Ok(match outcome {
         Outcome::Drained | Outcome::TimedOut => {
             // The engine ends with its last handle; streams that never end keep theirs.
-            let joined = tokio::task::spawn_blocking(move || thread.join());
+            let joined = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join));
             let _ = tokio::time::timeout(std::time::Duration::from_secs(2), joined).await;
             ExitCode::SUCCESS
         }
@@ -77,9 +77,9 @@ fn reserve(config: &Config) -> anyhow::Result<()> {
 struct Prepared {
     registry: Registry,
     names: Vec<String>,
-    /// It has a chat template.
-    chats: bool,
-    thread: JoinHandle<()>,
+    kind: ready::Kind,
+    /// The engine's, of a language model.
+    thread: Option<JoinHandle<()>>,
 }
 
 /// How long the phases of the start take.
@@ -102,7 +102,13 @@ impl Phases {
 
 async fn prepare(config: &Config) -> anyhow::Result<Prepared> {
     let mut phases = Phases::start();
-    let opened = model::open(config).await?;
+    let spec = config.model.as_ref().context("no model was named")?;
+    let path = model::locate(config, spec).await?;
+    if classic::is_classic(config, &path) {
+        let (registry, names) = classic::prepare(config, spec, &path).await?;
+        return Ok(Prepared { registry, names, kind: ready::Kind::Classic, thread: None });
+    }
+    let opened = model::open(config, spec, path)?;
     phases.end("open");
     announce(&opened, &config.engine, config);
     let kv_dtype = kv_name(opened.plan.kv_type).to_owned();
@@ -117,7 +123,7 @@ async fn prepare(config: &Config) -> anyhow::Result<Prepared> {
     let options =
         TextPoolOptions { threads: config.engine.split.text_threads, ..TextPoolOptions::default() };
     let text = TextPool::new(tokenizer, options).context("cannot start the text threads")?;
-    let chats = template.is_some();
+    let kind = if template.is_some() { ready::Kind::Chat } else { ready::Kind::Completion };
     let model = Generative::new(GenerativeParts {
         engine,
         text,
@@ -152,7 +158,7 @@ async fn prepare(config: &Config) -> anyhow::Result<Prepared> {
     for name in &names {
         registry.insert(name.clone(), model.clone())?;
     }
-    Ok(Prepared { registry, names, chats, thread })
+    Ok(Prepared { registry, names, kind, thread: Some(thread) })
 }
 
 /// Says what will be used, before it is.

@@ -11,6 +11,7 @@ use super::foreign_flags;
 pub static GROUPS: &[Group] = &[
     Group { title: "Model", flags: MODEL },
     Group { title: "Memory and scheduling", flags: ENGINE },
+    Group { title: "Classic models", flags: CLASSIC },
     Group { title: "HTTP", flags: HTTP },
     Group { title: "Chat and completions", flags: CHAT },
     Group { title: "Logs", flags: LOGS },
@@ -220,6 +221,45 @@ static HTTP: &[Flag] = &[
         Text,
         ["", "/llm"],
         "Prefix under which a proxy publishes every route",
+    ),
+];
+
+static CLASSIC: &[Flag] = &[
+    Flag::obeyed(
+        "framework",
+        Text,
+        ["by content", "sklearn"],
+        "Format of a classic model, as KServe's modelFormat names it: sklearn, xgboost, lightgbm",
+    ),
+    Flag::obeyed(
+        "nthread",
+        Whole,
+        ["physical cores", "3"],
+        "Threads on which classic models compute",
+    ),
+    Flag::obeyed(
+        "predict-method",
+        Text,
+        ["predict", "predict_proba"],
+        "Method of requests that name none; PREDICT_PROBA=true in the environment is predict_proba",
+    ),
+    Flag::obeyed(
+        "max-in-flight-predictions",
+        Whole,
+        ["4096", "16"],
+        "Requests to a classic model in the house; more are answered 429",
+    ),
+    Flag::obeyed(
+        "strict-kserve",
+        Switch,
+        ["false", "true"],
+        "Statuses as KServe's servers give them also where they take a caller's mistake for their own",
+    ),
+    Flag::obeyed(
+        "triton-metrics",
+        Switch,
+        ["false", "true"],
+        "Series of classic models under Triton's names (nv_inference_*) in /metrics",
     ),
 ];
 

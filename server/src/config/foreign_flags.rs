@@ -13,7 +13,6 @@ const NO_PREDICTOR: &str = "this server runs the model itself and calls no other
 const NO_TLS: &str =
     "this server speaks plain HTTP: end TLS in front of it, or clear text would be served unasked";
 const ENCODERS: &str = "it concerns encoder models, which are not served";
-const CLASSIC: &str = "it concerns classic models, which are not served by this command";
 const TEXT_ONLY: &str = "only text is served";
 const OWN_LOGS: &str = "the log is set with --log-level and --log-format";
 const NO_PROMPTS: &str = "prompts are never logged";
@@ -271,8 +270,6 @@ pub(super) static KSERVE: &[Flag] = &[
         NO_PREDICTOR,
     ),
     Flag::no_effect("backend", Text, "Python backend", "there is one"),
-    Flag::no_effect("nthread", Whole, "Threads of classic models", CLASSIC),
-    Flag::no_effect("framework", Text, "Framework of classic models", CLASSIC),
     Flag::no_effect(
         "disable-lower-case",
         Switch,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::arguments::whole;
 use super::{Arguments, Environment, UsageError, small};
 use crate::app::{CorsConfig, ServerConfig};
+use crate::kserve::{CloudEventConfig, KserveConfig};
 
 /// KServe's port.
 const PORT: u64 = 8080;
@@ -58,6 +59,15 @@ pub(super) fn http(
         docs: on("enable-docs-url", true) && !on("disable-fastapi-docs", false),
         tokenizer_info: on("enable-tokenizer-info-endpoint", false),
         access_log: on("access-log", true) && !on("disable-uvicorn-access-log", false),
+        kserve: KserveConfig {
+            strict: on("strict-kserve", false),
+            triton_metrics: on("triton-metrics", false),
+            cloud_events: CloudEventConfig {
+                merge: environment.is_true("CE_MERGE"),
+                kind: environment.get("CE_TYPE").map(str::to_owned),
+                source: environment.get("CE_SOURCE").map(str::to_owned),
+            },
+        },
     })
 }
 

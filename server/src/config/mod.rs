@@ -14,6 +14,7 @@ mod http;
 mod hub;
 pub mod machine;
 mod model;
+mod predictive;
 #[cfg(test)]
 mod tests;
 pub mod values;
@@ -28,6 +29,7 @@ pub use flag_docs::markdown;
 pub use hub::HubConfig;
 pub use machine::{Machine, Split};
 pub use model::{ModelSpec, Origin};
+pub use predictive::PredictiveSettings;
 
 use crate::app::ServerConfig;
 use crate::logging::{LogConfig, LogFormat};
@@ -117,6 +119,8 @@ pub struct Config {
     pub hub: HubConfig,
     /// Loading and scheduling.
     pub engine: EngineSettings,
+    /// Loading and running classic models.
+    pub predictive: PredictiveSettings,
     /// Directory of another tokenizer.
     pub tokenizer: Option<PathBuf>,
     /// Chat template instead of the model's: a file or a template.
@@ -142,6 +146,7 @@ impl std::fmt::Debug for Config {
             .field("wait_for_model", &self.wait_for_model)
             .field("hub", &self.hub)
             .field("engine", &self.engine)
+            .field("predictive", &self.predictive)
             .field("tokenizer", &self.tokenizer)
             .field("chat_template", &self.chat_template)
             .field("use_generation_config", &self.use_generation_config)
@@ -169,6 +174,7 @@ impl Config {
             wait_for_model,
             hub: hub::hub(arguments, environment),
             engine: engine(arguments, environment, machine)?,
+            predictive: predictive::predictive(arguments, environment, machine)?,
             tokenizer: arguments.text("tokenizer").map(PathBuf::from),
             chat_template: arguments.text("chat-template").map(str::to_owned),
             use_generation_config: arguments.text("generation-config") != Some("vllm"),

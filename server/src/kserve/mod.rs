@@ -1,5 +1,36 @@
 //! KServe's protocols: V1, the Open Inference Protocol (V2) over HTTP and gRPC.
+//!
+//! [`infer`] is neutral of the protocol: whoever speaks one makes an [`infer::InferRequest`] of it, calls
+//! [`infer::plan`] and [`infer::run`], and prints the outputs or the [`failure::Failure`].
 
+mod classification;
+mod cloudevents;
+pub mod failure;
+mod http;
+pub mod infer;
+mod json_array;
+mod json_print;
+pub(crate) mod metadata;
 mod model;
+mod parameters;
+pub mod statistics;
+mod v1;
+mod v2;
+mod v2_binary;
+mod v2_json;
 
+pub use cloudevents::CloudEventConfig;
+pub(crate) use http::{fallback, routes};
 pub use model::{Predictive, Unserved};
+pub use parameters::{Parameter, Parameters};
+
+/// Settings of these protocols.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KserveConfig {
+    /// Statuses of KServe's servers also where they call a caller's mistake the server's.
+    pub strict: bool,
+    /// Series under Triton's names in `/metrics`.
+    pub triton_metrics: bool,
+    /// Attributes of CloudEvents.
+    pub cloud_events: CloudEventConfig,
+}

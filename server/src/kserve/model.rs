@@ -1,6 +1,10 @@
 //! A classic model as the routes see it.
 
+use std::sync::Arc;
+
 use tokenmill_predictive::PredictHandle;
+
+use super::statistics::Statistics;
 
 /// A loaded version of a classic model.
 pub struct Predictive {
@@ -10,6 +14,15 @@ pub struct Predictive {
     pub version: Option<String>,
     /// Where requests go.
     pub handle: PredictHandle,
+    /// Its counters.
+    pub statistics: Arc<Statistics>,
+}
+
+impl Predictive {
+    /// A model under a name.
+    pub fn new(name: impl Into<String>, version: Option<String>, handle: PredictHandle) -> Self {
+        Self { name: name.into(), version, handle, statistics: Arc::default() }
+    }
 }
 
 /// Why a name cannot answer a predict call; the texts are KServe's.

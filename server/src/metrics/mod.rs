@@ -5,6 +5,7 @@
 //! too. Engine values are read from its atomics on scrape; times of requests are taken here, on one
 //! monotonic clock. A scrape takes no lock of the engine.
 
+mod classic;
 mod histogram;
 mod http;
 mod process;
@@ -299,9 +300,25 @@ pub(crate) fn encode(app: &App) -> String {
         .into_iter()
         .map(|(name, model)| ModelScope { name, model })
         .collect();
-    for metric in METRICS {
+    let classics = app.registry.predictives();
+    let triton = app.config.kserve.triton_metrics;
+    let wanted = |metric: &&Metric| triton || !matches!(metric.write, table::Write::Triton(_));
+    for metric in METRICS.iter().chain(classic::FAMILIES).filter(wanted) {
         metric.header(&mut out);
         match metric.write {
+            table::Write::Classic(write) => {
+                for model in &classics {
+                    let base = vec![("model_name", model.name.as_str())];
+                    write(model, &mut Family::new(&mut out, metric.name, base));
+                }
+            }
+            table::Write::Triton(write) => {
+                for model in &classics {
+                    let version = model.version.as_deref().unwrap_or_default();
+                    let base = vec![("model", model.name.as_str()), ("version", version)];
+                    write(model, &mut Family::new(&mut out, metric.name, base));
+                }
+            }
             table::Write::Server(write) => {
                 write(app, &mut Family::new(&mut out, metric.name, Vec::new()));
             }

@@ -6,8 +6,9 @@ use tokenmill_engine::stats::StepPart;
 
 use super::histogram::Histogram;
 use super::text::{Buckets, Family};
-use super::{CANCELLER_LABELS, FINISHED_LABELS, ModelMetrics, process};
+use super::{CANCELLER_LABELS, FINISHED_LABELS, ModelMetrics, classic, process};
 use crate::app::App;
+use crate::kserve::Predictive;
 use crate::registry::Generative;
 
 /// Prometheus' type of a family.
@@ -47,6 +48,10 @@ pub(super) enum Write {
     Server(fn(&App, &mut Family<'_>)),
     /// Once per language model, with the labels `model_name` and `engine`.
     Model(fn(&ModelScope<'_>, &mut Family<'_>)),
+    /// Once per classic model, with the label `model_name`.
+    Classic(fn(&Predictive, &mut Family<'_>)),
+    /// Once per classic model, with the labels `model` and `version`, where the settings ask for it.
+    Triton(fn(&Predictive, &mut Family<'_>)),
 }
 
 /// One family.
@@ -83,6 +88,26 @@ impl Metric {
         Self { name, kind, labels, help, write: Write::Model(write) }
     }
 
+    pub(super) const fn classic(
+        name: &'static str,
+        kind: Kind,
+        labels: &'static str,
+        help: &'static str,
+        write: fn(&Predictive, &mut Family<'_>),
+    ) -> Self {
+        Self { name, kind, labels, help, write: Write::Classic(write) }
+    }
+
+    pub(super) const fn triton(
+        name: &'static str,
+        kind: Kind,
+        labels: &'static str,
+        help: &'static str,
+        write: fn(&Predictive, &mut Family<'_>),
+    ) -> Self {
+        Self { name, kind, labels, help, write: Write::Triton(write) }
+    }
+
     pub(super) fn header(&self, out: &mut String) {
         let Self { name, kind, help, .. } = self;
         out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {}\n", kind.label()));
@@ -95,13 +120,19 @@ pub fn document() -> String {
         "# Metrics\n\nGenerated from the table in `server/src/metrics/table.rs`; a test compares the two. \
          `GET /metrics` answers in\nPrometheus' text format. Series exist from the start, but for those whose labels come \
          with a request.\nFamilies marked *model* carry the labels `model_name` (the first \
-         served name) and `engine`.\n\n\
+         served name) and `engine`; those marked *triton* carry `model` and `version`\nand need \
+         `--triton-metrics`.\n\n\
          | name | type | labels | meaning |\n|---|---|---|---|\n",
     );
-    for metric in METRICS {
-        let model = matches!(metric.write, Write::Model(_));
-        let labels: Vec<String> = model
-            .then(|| "*model*".to_owned())
+    for metric in METRICS.iter().chain(classic::FAMILIES) {
+        let base = match metric.write {
+            Write::Server(_) => None,
+            Write::Model(_) => Some("*model*"),
+            Write::Classic(_) => Some("`model_name`"),
+            Write::Triton(_) => Some("*triton*"),
+        };
+        let labels: Vec<String> = base
+            .map(str::to_owned)
             .into_iter()
             .chain(
                 metric

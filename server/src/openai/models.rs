@@ -9,13 +9,19 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::body;
 use crate::error::ApiError;
+use crate::kserve::metadata;
 use crate::registry::Served;
 
-/// The list, in the order of registration.
+/// The list, in the order of registration: OpenAI's with KServe's names beside it; KServe's alone where no
+/// language model is served.
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
-    let data: Vec<Value> =
-        app.registry.entries().iter().filter_map(|(name, served)| card(name, served)).collect();
-    body::json(&json!({ "object": "list", "data": data }))
+    let entries = app.registry.entries();
+    let names = metadata::names(&app);
+    let data: Vec<Value> = entries.iter().filter_map(|(name, served)| card(name, served)).collect();
+    if data.is_empty() && !names.is_empty() {
+        return body::json(&json!({ "models": names }));
+    }
+    body::json(&json!({ "object": "list", "data": data, "models": names }))
 }
 
 /// One model; its id may hold slashes, encoded or not.

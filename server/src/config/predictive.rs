@@ -1,0 +1,50 @@
+//! How classic models are loaded and run.
+
+use tokenmill_predictive::{HandleOptions, LoadOptions, Method};
+
+use super::{Arguments, Environment, Machine, Split, UsageError};
+
+/// Settings of classic models.
+#[derive(Clone, Debug)]
+pub struct PredictiveSettings {
+    /// Format and default method.
+    pub load: LoadOptions,
+    /// Threads on which models compute.
+    pub threads: usize,
+    /// Limits of requests.
+    pub handle: HandleOptions,
+}
+
+pub(super) fn predictive(
+    arguments: &Arguments,
+    environment: &Environment,
+    machine: Machine,
+) -> Result<PredictiveSettings, UsageError> {
+    let threads = arguments.whole("nthread", 1, 4096)?.or(arguments.whole("threads", 1, 4096)?);
+    let limit = arguments.whole("max-in-flight-predictions", 1, u64::from(u32::MAX))?;
+    let default = HandleOptions::default();
+    Ok(PredictiveSettings {
+        load: LoadOptions {
+            format: arguments.text("framework").map(str::to_ascii_lowercase),
+            method: method(arguments, environment)?,
+        },
+        threads: threads.map_or(Split::of(machine, None).kernel_threads, |threads| threads as usize),
+        handle: HandleOptions {
+            max_in_flight: limit.map_or(default.max_in_flight, |limit| limit as usize),
+        },
+    })
+}
+
+/// The method that was named; KServe's variable knows two.
+fn method(arguments: &Arguments, environment: &Environment) -> Result<Option<Method>, UsageError> {
+    let Some(name) = arguments.text("predict-method") else {
+        let proba = environment.get("PREDICT_PROBA");
+        let proba = proba.is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        return Ok(proba.then_some(Method::PredictProba));
+    };
+    Method::from_name(name).map(Some).ok_or_else(|| {
+        let typed = arguments.typed("predict-method");
+        let known: Vec<&str> = Method::NAMES.iter().map(|(_, name)| *name).collect();
+        UsageError(format!("{typed}: {name:?} is not one of {}", known.join(", ")))
+    })
+}

@@ -1,0 +1,379 @@
+//! Routes of V1 and V2 on the HTTP port.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{Extension, Path, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
+use tower_http::decompression::RequestDecompressionLayer;
+
+use super::cloudevents::Event;
+use super::failure::{Failure, FailureKind};
+use super::infer::{self, Plan};
+use super::statistics::Watch;
+use super::{Predictive, Unserved, metadata, v1, v2};
+use crate::admission::RequestContext;
+use crate::app::App;
+use crate::body;
+use crate::error::{ApiError, Rejection};
+use crate::openai;
+use crate::registry::Served;
+
+/// Answers that are smaller are not compressed.
+const COMPRESSED_ABOVE: u64 = 1024;
+
+/// Every route, with compressed bodies in and, where the client asks, out.
+pub(crate) fn routes() -> Router<Arc<App>> {
+    let compression = CompressionLayer::new()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(SizeAbove::new(COMPRESSED_ABOVE));
+    Router::new()
+        .route("/", any(root))
+        .route("/v1/models/{*rest}", any(v1_models))
+        .route("/v2", any(v2_root))
+        .route("/v2/", any(v2_root))
+        .route("/v2/{*rest}", any(v2_rest))
+        .layer(compression)
+        .layer(RequestDecompressionLayer::new())
+}
+
+/// What every handler needs.
+struct Call {
+    app: Arc<App>,
+    context: RequestContext,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+}
+
+impl Call {
+    fn new(app: Arc<App>, context: RequestContext, request: Request) -> Self {
+        let (parts, body) = request.into_parts();
+        let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
+        Self { app, context, method, uri, headers, body }
+    }
+
+    /// Runs a request to its answer; failures become KServe's bodies.
+    async fn answer(self, path: &str, dispatch: impl AsyncFnOnce(Self) -> Outcome) -> Response {
+        if let Some(shorter) = path.strip_suffix('/').filter(|shorter| !shorter.is_empty()) {
+            return moved(shorter, self.uri.query());
+        }
+        let strict = self.app.config.kserve.strict;
+        match dispatch(self).await {
+            Ok(response) => response,
+            Err(failure) => failed(&failure, strict),
+        }
+    }
+
+    /// Only `allowed` is answered.
+    fn only(&self, allowed: &Method) -> Result<(), Failure> {
+        if self.method == *allowed {
+            return Ok(());
+        }
+        let mut failure =
+            Failure::detail(StatusCode::METHOD_NOT_ALLOWED, json!("Method Not Allowed"));
+        failure.text = allowed.to_string();
+        Err(failure)
+    }
+}
+
+type Outcome = Result<Response, Failure>;
+
+/// The answer to a failed request.
+pub(super) fn failed(failure: &Failure, strict: bool) -> Response {
+    let status = failure.status(strict);
+    let body = match &failure.detail {
+        Some(detail) => json!({ "detail": detail }),
+        None => json!({ "error": failure.text }),
+    };
+    if status.is_server_error() {
+        tracing::warn!(status = status.as_u16(), text = %failure.text, "request failed");
+    }
+    let mut response = (status, Json(body)).into_response();
+    response.extensions_mut().insert(Rejection(failure.cause()));
+    if status == StatusCode::METHOD_NOT_ALLOWED
+        && let Ok(allowed) = failure.text.parse()
+    {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    if matches!(failure.kind, FailureKind::Overloaded | FailureKind::NotReady) {
+        response.headers_mut().insert(header::RETRY_AFTER, 1.into());
+    }
+    response
+}
+
+fn not_found() -> Failure {
+    Failure::detail(StatusCode::NOT_FOUND, json!("Not Found"))
+}
+
+/// 307 to the path without its slash.
+fn moved(path: &str, query: Option<&str>) -> Response {
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    let target = format!("/{}{query}", path.trim_start_matches('/'));
+    (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, target)]).into_response()
+}
+
+/// The deadline of the head of a request, or the server's.
+pub(super) fn deadline(app: &App, context: &RequestContext) -> Result<Option<Instant>, Failure> {
+    let timeout = context.timeout(None, app.config.request_timeout)?;
+    Ok(timeout.and_then(|timeout| context.arrival.checked_add(timeout)))
+}
+
+fn json(value: &Value) -> Outcome {
+    Ok(body::json(value))
+}
+
+/// The answer to an unknown path: KServe's where no language model is served, else `None`.
+pub(crate) fn fallback(app: &App, path: &str) -> Option<Response> {
+    if !app.registry.generatives().is_empty() {
+        return None;
+    }
+    Some(match path.strip_suffix('/').filter(|shorter| !shorter.is_empty()) {
+        Some(shorter) => moved(shorter, None),
+        None => failed(&not_found(), false),
+    })
+}
+
+async fn root(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<RequestContext>,
+    request: Request,
+) -> Response {
+    let dispatch = async |call: Call| {
+        call.only(&Method::GET)?;
+        json(&json!({"status": "alive"}))
+    };
+    Call::new(app, context, request).answer("", dispatch).await
+}
+
+async fn v2_root(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<RequestContext>,
+    request: Request,
+) -> Response {
+    let call = Call::new(app, context, request);
+    let path = call.uri.path().to_owned();
+    let dispatch = async |call: Call| {
+        call.only(&Method::GET)?;
+        json(&metadata::server())
+    };
+    call.answer(&path, dispatch).await
+}
+
+/// `/v1/models/M` and `/v1/models/M:predict`; M may hold slashes.
+async fn v1_models(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<RequestContext>,
+    Path(rest): Path<String>,
+    request: Request,
+) -> Response {
+    let generative = !app.registry.generatives().is_empty();
+    let predictive = matches!(app.registry.get(&rest), Some(Served::Predictive(_)));
+    let verb = rest.rsplit_once(':').filter(|(_, verb)| matches!(*verb, "predict" | "explain"));
+    if request.method() == Method::GET && generative && !predictive {
+        return openai::models::retrieve(State(app), Path(rest)).await.into_response();
+    }
+    if generative && !predictive && verb.is_none() {
+        let (method, path) = (request.method().as_str(), request.uri().path());
+        return ApiError::method_not_allowed(method, path).into_response();
+    }
+    let call = Call::new(app, context, request);
+    let path = call.uri.path().to_owned();
+    call.answer(&path, async |call: Call| v1_dispatch(call, &rest).await).await
+}
+
+async fn v1_dispatch(call: Call, rest: &str) -> Outcome {
+    if call.method == Method::GET {
+        let name = rest;
+        let served = call.app.registry.get(name).ok_or_else(|| unknown(name))?;
+        ready(served, name)?;
+        return json(&json!({"name": name, "ready": true}));
+    }
+    match rest.rsplit_once(':') {
+        Some((name, "predict")) if call.method == Method::POST => predict(call, name).await,
+        Some((name, "explain")) if call.method == Method::POST => {
+            call.app.registry.predictive(name, None)?;
+            let text = "Could not find explainer_host.";
+            Err(Failure::new(FailureKind::Unimplemented, text))
+        }
+        Some((_, "predict" | "explain")) => Err(call.only(&Method::POST).err().unwrap_or_else(not_found)),
+        _ => Err(call.only(&Method::GET).err().unwrap_or_else(not_found)),
+    }
+}
+
+fn unknown(name: &str) -> Failure {
+    Unserved::Unknown(name.to_owned()).into()
+}
+
+/// Whether a served model can answer.
+fn ready(served: &Served, name: &str) -> Result<(), Failure> {
+    let alive = match served {
+        Served::Generative(model) => model.engine.is_alive(),
+        Served::Predictive(_) => true,
+    };
+    if alive { Ok(()) } else { Err(Unserved::NotReady(name.to_owned()).into()) }
+}
+
+/// `POST /v1/models/M:predict`.
+async fn predict(call: Call, name: &str) -> Outcome {
+    let Call { app, context, headers, body, .. } = call;
+    let model = app.registry.predictive(name, None)?;
+    let body = body::read(body, &headers, app.config.body_limit).await?;
+    let mut watch = Watch::start(&model.statistics);
+    let (event, body) = Event::read(&headers, body)?;
+    let loaded = Arc::clone(model.handle.model());
+    let request = v1::parse(loaded.as_ref(), &body)?;
+    let deadline = deadline(&app, &context)?;
+    let outputs = infer::run(&model, Plan::from(request), deadline, &mut watch).await?;
+    let body = v1::encode(loaded.as_ref(), &outputs);
+    watch.finish();
+    Ok(match event {
+        Some(event) => event.answer(&app.config.kserve.cloud_events, name, body),
+        None => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+    })
+}
+
+async fn v2_rest(
+    State(app): State<Arc<App>>,
+    Extension(context): Extension<RequestContext>,
+    Path(rest): Path<String>,
+    request: Request,
+) -> Response {
+    let call = Call::new(app, context, request);
+    let path = call.uri.path().to_owned();
+    call.answer(&path, async |call: Call| v2_dispatch(call, &rest).await).await
+}
+
+async fn v2_dispatch(call: Call, rest: &str) -> Outcome {
+    if let Some(model) = rest.strip_prefix("models/") {
+        return v2_model(call, ModelPath::parse(model)).await;
+    }
+    let app = &call.app;
+    let health = |name: &str, good: bool| {
+        let mut response = body::json(&json!({ name: good }));
+        if !good {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        Ok(response)
+    };
+    match rest {
+        "health/live" | "health/ready" | "models" | "models/stats" => call.only(&Method::GET)?,
+        _ => return Err(not_found()),
+    }
+    match rest {
+        "health/live" => health("live", app.registry.is_alive()),
+        "health/ready" => health("ready", app.is_ready()),
+        _ => json(&json!({"models": metadata::names(app)})),
+    }
+}
+
+/// What is asked of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Metadata,
+    Ready,
+    Infer,
+    Stats,
+    Config,
+}
+
+/// `M[/versions/V][/verb]`; M may hold slashes.
+#[derive(Debug, PartialEq, Eq)]
+struct ModelPath<'a> {
+    name: &'a str,
+    version: Option<&'a str>,
+    verb: Verb,
+}
+
+impl<'a> ModelPath<'a> {
+    fn parse(path: &'a str) -> Self {
+        let verbs = [
+            ("/ready", Verb::Ready),
+            ("/infer", Verb::Infer),
+            ("/stats", Verb::Stats),
+            ("/config", Verb::Config),
+        ];
+        let found = verbs.iter().find_map(|(end, verb)| Some((path.strip_suffix(end)?, *verb)));
+        let (path, verb) = found.unwrap_or((path, Verb::Metadata));
+        match path.rsplit_once("/versions/").filter(|(_, version)| !version.contains('/')) {
+            Some((name, version)) => Self { name, version: Some(version), verb },
+            None => Self { name: path, version: None, verb },
+        }
+    }
+}
+
+async fn v2_model(call: Call, path: ModelPath<'_>) -> Outcome {
+    let allowed = if path.verb == Verb::Infer { Method::POST } else { Method::GET };
+    call.only(&allowed)?;
+    let app = Arc::clone(&call.app);
+    if path.name == "stats" && path.verb == Verb::Metadata && app.registry.get("stats").is_none() {
+        return json(&statistics(&app.registry.predictives()));
+    }
+    let served = app.registry.get(path.name).ok_or_else(|| unknown(path.name))?;
+    let model = match served {
+        Served::Generative(_) if matches!(path.verb, Verb::Metadata | Verb::Ready) => None,
+        _ => Some(versioned(&app, &path)?),
+    };
+    match (path.verb, model) {
+        (Verb::Infer, Some(model)) => infer(call, &model).await,
+        (Verb::Stats, Some(model)) => json(&statistics(&[model])),
+        (Verb::Config, Some(model)) => json(&metadata::config(&model)),
+        (Verb::Metadata, _) => json(&metadata::model(path.name, served)),
+        (_, _) => {
+            ready(served, path.name)?;
+            json(&json!({"name": path.name, "ready": true}))
+        }
+    }
+}
+
+/// The model of a path; a version of a model without versions is KServe's 501.
+fn versioned(app: &App, path: &ModelPath<'_>) -> Result<Arc<Predictive>, Failure> {
+    let model = app.registry.predictive(path.name, None)?;
+    match path.version {
+        None => Ok(model),
+        Some(_) if model.version.is_none() => {
+            let text = "Model versioning not supported yet.";
+            Err(Failure::new(FailureKind::Unimplemented, text))
+        }
+        version => Ok(app.registry.predictive(path.name, version)?),
+    }
+}
+
+fn statistics(models: &[Arc<Predictive>]) -> Value {
+    let one = |model: &Arc<Predictive>| model.statistics.json(&model.name, model.version.as_deref());
+    json!({"model_stats": models.iter().map(one).collect::<Vec<_>>()})
+}
+
+async fn infer(call: Call, model: &Arc<Predictive>) -> Outcome {
+    let Call { app, context, headers, body, .. } = call;
+    let body = body::read(body, &headers, app.config.body_limit).await?;
+    v2::infer(&app, model, &context, &headers, body).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_models_are_taken_apart() {
+        let path = |name, version, verb| ModelPath { name, version, verb };
+        for (text, want) in [
+            ("m", path("m", None, Verb::Metadata)),
+            ("m/infer", path("m", None, Verb::Infer)),
+            ("a/b/versions/3/ready", path("a/b", Some("3"), Verb::Ready)),
+            ("m/versions/1", path("m", Some("1"), Verb::Metadata)),
+            ("versions/1/config", path("versions/1", None, Verb::Config)),
+        ] {
+            assert_eq!(ModelPath::parse(text), want, "{text}");
+        }
+    }
+}

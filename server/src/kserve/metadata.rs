@@ -1,0 +1,71 @@
+//! What models are, in the shapes of V1, V2 and Triton.
+
+use serde_json::{Value, json};
+use tokenmill_predictive::TensorSpec;
+
+use super::Predictive;
+use crate::app::App;
+use crate::registry::Served;
+
+/// Extensions that `GET /v2` names: those that are there.
+const EXTENSIONS: [&str; 5] =
+    ["classification", "model_configuration", "binary_tensor_data", "parameters", "statistics"];
+
+/// `GET /v2`.
+pub(super) fn server() -> Value {
+    json!({
+        "name": "tokenmill",
+        "version": env!("CARGO_PKG_VERSION"),
+        "extensions": EXTENSIONS,
+    })
+}
+
+/// Every served name.
+pub(crate) fn names(app: &App) -> Vec<&str> {
+    app.registry.entries().iter().map(|(name, _)| name.as_str()).collect()
+}
+
+fn sizes(spec: &TensorSpec) -> Vec<i64> {
+    let size = |size: &Option<usize>| size.map_or(-1, |size| i64::try_from(size).unwrap_or(-1));
+    spec.shape.iter().map(size).collect()
+}
+
+/// `GET /v2/models/M`.
+pub(super) fn model(name: &str, served: &Served) -> Value {
+    let Served::Predictive(model) = served else {
+        return json!({"name": name, "versions": null, "platform": "tokenmill", "inputs": [], "outputs": []});
+    };
+    let spec = |spec: &TensorSpec| {
+        json!({"name": spec.name, "datatype": spec.dtype.name(), "shape": sizes(spec)})
+    };
+    let signature = model.handle.model().signature();
+    json!({
+        "name": name,
+        "versions": model.version.as_ref().map(|version| [version]),
+        "platform": model.handle.model().description().format,
+        "inputs": signature.inputs.iter().map(spec).collect::<Vec<_>>(),
+        "outputs": signature.outputs.iter().map(spec).collect::<Vec<_>>(),
+    })
+}
+
+/// `GET /v2/models/M/config`: Triton's model configuration.
+pub(super) fn config(model: &Predictive) -> Value {
+    let spec = |spec: &TensorSpec| {
+        let dtype = match spec.dtype.name() {
+            "BYTES" => "STRING",
+            other => other,
+        };
+        json!({"name": spec.name, "data_type": format!("TYPE_{dtype}"), "dims": sizes(spec)})
+    };
+    let loaded = model.handle.model();
+    let signature = loaded.signature();
+    json!({
+        "name": model.name,
+        "platform": "",
+        "backend": loaded.description().format,
+        "version_policy": {"latest": {"num_versions": 1}},
+        "max_batch_size": 0,
+        "input": signature.inputs.iter().map(spec).collect::<Vec<_>>(),
+        "output": signature.outputs.iter().map(spec).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,203 @@
+//! Counters of one classic model: Triton's statistics and KServe's histograms.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use tokenmill_predictive::Timings;
+
+use crate::metrics::Histogram;
+
+/// KServe's bounds, in seconds.
+const SECONDS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Batch sizes that are told apart.
+const MAX_BATCH_SIZES: usize = 128;
+
+/// How often, and how long altogether.
+#[derive(Debug, Default)]
+pub(crate) struct Total {
+    count: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl Total {
+    fn add(&self, time: Duration) {
+        self.count.fetch_add(1, Relaxed);
+        self.nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Relaxed)
+    }
+
+    pub(crate) fn micros(&self) -> u64 {
+        self.nanos.load(Relaxed) / 1000
+    }
+
+    fn json(&self) -> Value {
+        json!({"count": self.count(), "ns": self.nanos.load(Relaxed)})
+    }
+}
+
+/// Executions of one batch size.
+#[derive(Clone, Copy, Debug, Default)]
+struct Batches {
+    count: u64,
+    compute: Duration,
+}
+
+/// Everything counted of one model.
+#[derive(Debug)]
+pub struct Statistics {
+    pub(crate) success: Total,
+    pub(crate) fail: Total,
+    pub(crate) queue: Total,
+    pub(crate) compute_input: Total,
+    pub(crate) compute_infer: Total,
+    pub(crate) compute_output: Total,
+    pub(crate) rows: AtomicU64,
+    pub(crate) executions: AtomicU64,
+    pub(crate) pending: AtomicU64,
+    last: AtomicU64,
+    batches: Mutex<BTreeMap<usize, Batches>>,
+    pub(crate) preprocess: Histogram,
+    pub(crate) predict: Histogram,
+    pub(crate) postprocess: Histogram,
+    pub(crate) explain: Histogram,
+}
+
+impl Default for Statistics {
+    fn default() -> Self {
+        Self {
+            success: Total::default(),
+            fail: Total::default(),
+            queue: Total::default(),
+            compute_input: Total::default(),
+            compute_infer: Total::default(),
+            compute_output: Total::default(),
+            rows: AtomicU64::new(0),
+            executions: AtomicU64::new(0),
+            pending: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+            batches: Mutex::default(),
+            preprocess: Histogram::seconds(SECONDS),
+            predict: Histogram::seconds(SECONDS),
+            postprocess: Histogram::seconds(SECONDS),
+            explain: Histogram::seconds(SECONDS),
+        }
+    }
+}
+
+impl Statistics {
+    /// One element of `model_stats`.
+    pub(crate) fn json(&self, name: &str, version: Option<&str>) -> Value {
+        let zero = || json!({"count": 0, "ns": 0});
+        let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch = |(size, batches): (&usize, &Batches)| {
+            let nanos = u64::try_from(batches.compute.as_nanos()).unwrap_or(u64::MAX);
+            json!({
+                "batch_size": size,
+                "compute_input": zero(),
+                "compute_infer": {"count": batches.count, "ns": nanos},
+                "compute_output": zero(),
+            })
+        };
+        json!({
+            "name": name,
+            "version": version.unwrap_or_default(),
+            "last_inference": self.last.load(Relaxed),
+            "inference_count": self.rows.load(Relaxed),
+            "execution_count": self.executions.load(Relaxed),
+            "inference_stats": {
+                "success": self.success.json(),
+                "fail": self.fail.json(),
+                "queue": self.queue.json(),
+                "compute_input": self.compute_input.json(),
+                "compute_infer": self.compute_infer.json(),
+                "compute_output": self.compute_output.json(),
+                "cache_hit": zero(),
+                "cache_miss": zero(),
+            },
+            "response_stats": {},
+            "batch_stats": batches.iter().map(batch).collect::<Vec<_>>(),
+            "memory_usage": [],
+        })
+    }
+
+    fn executed(&self, timings: Timings) {
+        let rows = timings.batch_rows;
+        self.queue.add(timings.queue);
+        self.compute_infer.add(timings.compute);
+        self.rows.fetch_add(rows as u64, Relaxed);
+        self.executions.fetch_add(1, Relaxed);
+        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        if batches.len() < MAX_BATCH_SIZES || batches.contains_key(&rows) {
+            let entry = batches.entry(rows).or_default();
+            entry.count += 1;
+            entry.compute += timings.compute;
+        }
+    }
+}
+
+/// The clock of one request; a request that is dropped before [`Watch::finish`] counts as failed.
+#[derive(Debug)]
+pub struct Watch {
+    statistics: Arc<Statistics>,
+    began: Instant,
+    phase: Instant,
+    done: bool,
+}
+
+impl Watch {
+    /// The request came.
+    pub fn start(statistics: &Arc<Statistics>) -> Self {
+        let began = Instant::now();
+        statistics.pending.fetch_add(1, Relaxed);
+        Self { statistics: Arc::clone(statistics), began, phase: began, done: false }
+    }
+
+    fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        let lap = now - self.phase;
+        self.phase = now;
+        lap
+    }
+
+    /// Its inputs are read.
+    pub(crate) fn decoded(&mut self) {
+        let lap = self.lap();
+        self.statistics.compute_input.add(lap);
+        self.statistics.preprocess.observe(lap.as_secs_f64());
+    }
+
+    /// The model answered.
+    pub(crate) fn predicted(&mut self, timings: Timings) {
+        let lap = self.lap();
+        self.statistics.executed(timings);
+        self.statistics.predict.observe(lap.as_secs_f64());
+    }
+
+    /// The answer is written.
+    pub fn finish(mut self) {
+        let lap = self.lap();
+        self.statistics.compute_output.add(lap);
+        self.statistics.postprocess.observe(lap.as_secs_f64());
+        self.statistics.success.add(self.began.elapsed());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        self.statistics.last.store(millis, Relaxed);
+        self.done = true;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.statistics.pending.fetch_sub(1, Relaxed);
+        if !self.done {
+            self.statistics.fail.add(self.began.elapsed());
+        }
+    }
+}
