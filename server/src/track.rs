@@ -21,7 +21,9 @@ const CLIENT_CLOSED: u16 = 499;
 
 /// Paths that are neither counted nor logged.
 fn is_probe(path: &str) -> bool {
-    path.starts_with("/health") || path.starts_with("/v2/health/") || matches!(path, "/metrics" | "/load" | "/ping" | "/version")
+    path.starts_with("/health")
+        || path.starts_with("/v2/health/")
+        || matches!(path, "/metrics" | "/load" | "/ping" | "/version")
 }
 
 /// The middleware.

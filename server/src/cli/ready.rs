@@ -25,7 +25,9 @@ pub(super) fn line(address: SocketAddr, model: &str, kind: Kind, keyed: bool) ->
     let key = if keyed { " -H \"Authorization: Bearer $KEY\"" } else { "" };
     let (route, body) = match kind {
         Kind::Classic => {
-            return format!("ready: http://{shown}, try: curl{key} 'http://{shown}/v2/models/{model}'");
+            return format!(
+                "ready: http://{shown}, try: curl{key} 'http://{shown}/v2/models/{model}'"
+            );
         }
         Kind::Chat => {
             let messages = json!([{"role": "user", "content": "Say hello."}]);

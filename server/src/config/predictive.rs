@@ -28,9 +28,11 @@ pub(super) fn predictive(
             format: arguments.text("framework").map(str::to_ascii_lowercase),
             method: method(arguments, environment)?,
         },
-        threads: threads.map_or(Split::of(machine, None).kernel_threads, |threads| threads as usize),
+        threads: threads
+            .map_or(Split::of(machine, None).kernel_threads, |threads| threads as usize),
         handle: HandleOptions {
             max_in_flight: limit.map_or(default.max_in_flight, |limit| limit as usize),
+            ..default
         },
     })
 }

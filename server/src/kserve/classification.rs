@@ -14,7 +14,9 @@ pub(super) fn classify(name: &str, tensor: &Tensor, count: usize) -> Result<Tens
         return Err(Failure::invalid(text));
     };
     if count == 0 {
-        return Err(Failure::invalid(format!("classification of output {name} must be at least 1")));
+        return Err(Failure::invalid(format!(
+            "classification of output {name} must be at least 1"
+        )));
     }
     let rows = tensor.shape().first().copied().unwrap_or(1);
     let classes = values.len().checked_div(rows).unwrap_or(0);

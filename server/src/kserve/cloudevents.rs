@@ -38,10 +38,7 @@ impl Event {
     ///
     /// # Errors
     /// When an envelope is not one.
-    pub(super) fn read(
-        headers: &HeaderMap,
-        body: Bytes,
-    ) -> Result<(Option<Self>, Bytes), Failure> {
+    pub(super) fn read(headers: &HeaderMap, body: Bytes) -> Result<(Option<Self>, Bytes), Failure> {
         let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let structured = media.is_some_and(|media| {
             media.trim_start().to_ascii_lowercase().starts_with("application/cloudevents+json")

@@ -205,7 +205,9 @@ async fn v1_dispatch(call: Call, rest: &str) -> Outcome {
             let text = "Could not find explainer_host.";
             Err(Failure::new(FailureKind::Unimplemented, text))
         }
-        Some((_, "predict" | "explain")) => Err(call.only(&Method::POST).err().unwrap_or_else(not_found)),
+        Some((_, "predict" | "explain")) => {
+            Err(call.only(&Method::POST).err().unwrap_or_else(not_found))
+        }
         _ => Err(call.only(&Method::GET).err().unwrap_or_else(not_found)),
     }
 }
@@ -349,7 +351,8 @@ fn versioned(app: &App, path: &ModelPath<'_>) -> Result<Arc<Predictive>, Failure
 }
 
 fn statistics(models: &[Arc<Predictive>]) -> Value {
-    let one = |model: &Arc<Predictive>| model.statistics.json(&model.name, model.version.as_deref());
+    let one =
+        |model: &Arc<Predictive>| model.statistics.json(&model.name, model.version.as_deref());
     json!({"model_stats": models.iter().map(one).collect::<Vec<_>>()})
 }
 

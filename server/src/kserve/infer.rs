@@ -35,7 +35,7 @@ impl InferInput {
     ) -> Result<Self, Failure> {
         let dtype = datatype_of(name, datatype)?;
         let elements = match dtype.element_bytes() {
-            Some(size) if data.len() % size == 0 => data.len() / size,
+            Some(size) if data.len().is_multiple_of(size) => data.len() / size,
             Some(size) => {
                 return Err(Failure::model(format!(
                     "cannot reshape array: input {name} has {} bytes, not a multiple of {size}",
@@ -94,10 +94,9 @@ pub fn resolve_shape(input: &str, shape: &[i64], elements: usize) -> Result<Vec<
         ))
     };
     let known = shape.iter().filter(|&&size| size != -1);
-    let product =
-        known.clone().try_fold(1usize, |product, &size| {
-            product.checked_mul(usize::try_from(size).ok()?)
-        });
+    let product = known
+        .clone()
+        .try_fold(1usize, |product, &size| product.checked_mul(usize::try_from(size).ok()?));
     let product = product.ok_or_else(unfit)?;
     let open = shape.len() - known.count();
     let filled = match open {
@@ -289,8 +288,10 @@ impl Plan {
     /// When an output is not there.
     pub fn answer(self, model: &str, answer: TensorMap) -> Result<Vec<InferOutput>, Failure> {
         if self.wanted.is_empty() {
-            let output = |(name, tensor): (&str, &Tensor)| {
-                InferOutput { name: name.to_owned(), tensor: tensor.clone(), binary: None }
+            let output = |(name, tensor): (&str, &Tensor)| InferOutput {
+                name: name.to_owned(),
+                tensor: tensor.clone(),
+                binary: None,
             };
             return Ok(answer.iter().map(output).collect());
         }

@@ -35,9 +35,7 @@ pub(super) fn model(name: &str, served: &Served) -> Value {
     let Served::Predictive(model) = served else {
         return json!({"name": name, "versions": null, "platform": "tokenmill", "inputs": [], "outputs": []});
     };
-    let spec = |spec: &TensorSpec| {
-        json!({"name": spec.name, "datatype": spec.dtype.name(), "shape": sizes(spec)})
-    };
+    let spec = |spec: &TensorSpec| json!({"name": spec.name, "datatype": spec.dtype.name(), "shape": sizes(spec)});
     let signature = model.handle.model().signature();
     json!({
         "name": name,

@@ -30,7 +30,8 @@ pub(super) fn parse(model: &dyn Model, text: &[u8]) -> Result<Request, Failure> 
     let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
     if first.is_some_and(|&byte| byte != b'{') {
         serde_json::from_slice::<serde::de::IgnoredAny>(text).map_err(unrecognized)?;
-        let expected = "Unrecognized request format: expected an object with \"instances\" or \"inputs\"";
+        let expected =
+            "Unrecognized request format: expected an object with \"instances\" or \"inputs\"";
         return Err(Failure::model(expected));
     }
     let body: Body<'_> = serde_json::from_slice(text).map_err(unrecognized)?;
@@ -38,7 +39,9 @@ pub(super) fn parse(model: &dyn Model, text: &[u8]) -> Result<Request, Failure> 
         (Some(inputs), _) => ("inputs", inputs),
         (None, Some(instances)) => ("instances", instances),
         (None, None) => {
-            return Err(Failure::model("'instances': the body has neither \"instances\" nor \"inputs\""));
+            return Err(Failure::model(
+                "'instances': the body has neither \"instances\" nor \"inputs\"",
+            ));
         }
     };
     let Some(inside) = rows.get().strip_prefix('[') else {
@@ -46,7 +49,9 @@ pub(super) fn parse(model: &dyn Model, text: &[u8]) -> Result<Request, Failure> 
     };
     let inside = inside.trim_start();
     if inside.starts_with(']') {
-        return Err(Failure::model(format!("{field}: found an array with 0 rows, at least 1 is required")));
+        return Err(Failure::model(format!(
+            "{field}: found an array with 0 rows, at least 1 is required"
+        )));
     }
     if inside.starts_with('{') {
         let objects: Vec<Map<String, Value>> = serde_json::from_str(rows.get())
@@ -93,7 +98,8 @@ fn frame(objects: Vec<Map<String, Value>>) -> Result<Request, Failure> {
     let mut columns: Vec<(String, Vec<Value>)> = Vec::new();
     let mut rows = 0;
     for (index, object) in objects.into_iter().enumerate() {
-        let height = height(&object).map_err(|why| Failure::model(format!("instance {index}: {why}")))?;
+        let height =
+            height(&object).map_err(|why| Failure::model(format!("instance {index}: {why}")))?;
         for (name, value) in object {
             let position = columns.iter().position(|(known, _)| *known == name);
             let position = position.unwrap_or_else(|| {
@@ -112,7 +118,8 @@ fn frame(objects: Vec<Map<String, Value>>) -> Result<Request, Failure> {
     }
     let mut inputs = TensorMap::default();
     for (name, values) in columns {
-        let tensor = column(&values).map_err(|why| Failure::model(format!("column {name}: {why}")))?;
+        let tensor =
+            column(&values).map_err(|why| Failure::model(format!("column {name}: {why}")))?;
         inputs.insert(name, tensor);
     }
     Ok(Request { inputs, frame: true, methods: Vec::new() })
@@ -129,7 +136,9 @@ fn height(object: &Map<String, Value>) -> Result<usize, String> {
         };
         match height {
             Some(known) if known != own => {
-                return Err(format!("All arrays must be of the same length: {name} has {own} values, not {known}"));
+                return Err(format!(
+                    "All arrays must be of the same length: {name} has {own} values, not {known}"
+                ));
             }
             _ => height = Some(own),
         }
@@ -172,7 +181,9 @@ fn by_input(model: &dyn Model, objects: Vec<Map<String, Value>>) -> Result<Reque
     if let Some(name) = objects.iter().flat_map(Map::keys).find(|name| !known(name)) {
         let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
         let (name, names) = (crate::error::clip(name), names.join(", "));
-        return Err(Failure::model(format!("the model has no input {name}; its inputs are {names}")));
+        return Err(Failure::model(format!(
+            "the model has no input {name}; its inputs are {names}"
+        )));
     }
     for spec in specs {
         let rows: Vec<Value> =
@@ -185,7 +196,8 @@ fn by_input(model: &dyn Model, objects: Vec<Map<String, Value>>) -> Result<Reque
             let text = format!("{} of {} instances have it", rows.len(), objects.len());
             return Err(wrong(text));
         }
-        let raw = serde_json::value::to_raw_value(&rows).map_err(|error| wrong(error.to_string()))?;
+        let raw =
+            serde_json::value::to_raw_value(&rows).map_err(|error| wrong(error.to_string()))?;
         let (elements, shape) = json_array::read(&raw, spec.dtype).map_err(wrong)?;
         let tensor = shape.finish().and_then(|shape| elements.tensor(shape)).map_err(wrong)?;
         inputs.insert(&spec.name, tensor);
@@ -198,7 +210,8 @@ fn by_input(model: &dyn Model, objects: Vec<Map<String, Value>>) -> Result<Reque
 pub(super) fn encode(model: &dyn Model, outputs: &[InferOutput]) -> Bytes {
     let mut out = BytesMut::with_capacity(256);
     out.extend_from_slice(b"{\"predictions\":");
-    let print = |out: &mut BytesMut, tensor: &Tensor| json_print::write(out, tensor, tensor.shape());
+    let print =
+        |out: &mut BytesMut, tensor: &Tensor| json_print::write(out, tensor, tensor.shape());
     match outputs {
         [output] => print(&mut out, &output.tensor),
         several if !model.methods().is_empty() => {

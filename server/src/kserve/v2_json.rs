@@ -125,7 +125,8 @@ fn from_list(
 fn diagnose(text: &[u8]) -> Failure {
     let unprocessable = |detail| Failure::detail(StatusCode::UNPROCESSABLE_ENTITY, detail);
     if text.is_empty() {
-        let missing = json!({"type": "missing", "loc": ["body"], "msg": "Field required", "input": null});
+        let missing =
+            json!({"type": "missing", "loc": ["body"], "msg": "Field required", "input": null});
         return unprocessable(json!([missing]));
     }
     let body: Value = match serde_json::from_slice(text) {
@@ -141,13 +142,22 @@ fn diagnose(text: &[u8]) -> Failure {
     let mut faults = Vec::new();
     let place = vec![json!("body"), json!("InferenceRequest")];
     check_body(&body, &place, &mut faults);
-    faults.push(fault("bytes_type", &[json!("body"), json!("bytes")], "Input should be a valid bytes", &body));
+    faults.push(fault(
+        "bytes_type",
+        &[json!("body"), json!("bytes")],
+        "Input should be a valid bytes",
+        &body,
+    ));
     unprocessable(Value::Array(faults))
 }
 
 /// Characters before a line and column, as Python counts them.
 fn offset(text: &[u8], line: usize, column: usize) -> usize {
-    let before: usize = text.split(|&byte| byte == b'\n').take(line.saturating_sub(1)).map(|line| line.len() + 1).sum();
+    let before: usize = text
+        .split(|&byte| byte == b'\n')
+        .take(line.saturating_sub(1))
+        .map(|line| line.len() + 1)
+        .sum();
     (before + column.saturating_sub(1)).min(text.len())
 }
 
@@ -175,7 +185,9 @@ fn check_body(body: &Value, place: &[Value], faults: &mut Vec<Value>) {
     check_text(object.get("id"), place, "id", faults);
     check_parameters(object.get("parameters"), place, faults);
     match object.get("inputs") {
-        None => faults.push(fault("missing", &at(place, [json!("inputs")]), "Field required", body)),
+        None => {
+            faults.push(fault("missing", &at(place, [json!("inputs")]), "Field required", body))
+        }
         Some(inputs) => check_list(inputs, &at(place, [json!("inputs")]), faults, check_input),
     }
     if let Some(outputs) = object.get("outputs").filter(|outputs| !outputs.is_null()) {
@@ -215,19 +227,28 @@ fn check_input(input: &Value, place: &[Value], faults: &mut Vec<Value>) {
         }
     }
     match object.get("shape") {
-        None => faults.push(fault("missing", &at(place, [json!("shape")]), "Field required", input)),
-        Some(shape) => check_list(shape, &at(place, [json!("shape")]), faults, |size, place, faults| {
-            if size.as_i64().is_none() {
-                faults.push(fault("int_type", place, "Input should be a valid integer", size));
-            }
-        }),
+        None => {
+            faults.push(fault("missing", &at(place, [json!("shape")]), "Field required", input))
+        }
+        Some(shape) => {
+            check_list(shape, &at(place, [json!("shape")]), faults, |size, place, faults| {
+                if size.as_i64().is_none() {
+                    faults.push(fault("int_type", place, "Input should be a valid integer", size));
+                }
+            })
+        }
     }
     check_parameters(object.get("parameters"), place, faults);
     match object.get("data") {
         None => faults.push(fault("missing", &at(place, [json!("data")]), "Field required", input)),
         Some(Value::Array(_)) => {}
         Some(data) => {
-            faults.push(fault("list_type", &at(place, [json!("data")]), "Input should be a valid list", data));
+            faults.push(fault(
+                "list_type",
+                &at(place, [json!("data")]),
+                "Input should be a valid list",
+                data,
+            ));
         }
     }
 }
@@ -302,7 +323,11 @@ impl Answer<'_> {
                 out.extend_from_slice(b"}}");
                 continue;
             }
-            out.extend_from_slice(if mixed { b",\"data\":" } else { b",\"parameters\":null,\"data\":" });
+            out.extend_from_slice(if mixed {
+                b",\"data\":"
+            } else {
+                b",\"parameters\":null,\"data\":"
+            });
             json_print::write(&mut out, &output.tensor, &[output.tensor.elements()]);
             out.extend_from_slice(b"}");
         }

@@ -1,0 +1,5 @@
+//! V1 and V2 over HTTP, called in process: what clients of KServe's servers send, and what they read.
+
+mod support;
+mod v1;
+mod v2;
