@@ -148,8 +148,8 @@ impl Arena {
             Node::Bytes(_) => "bytes",
             Node::List(_) => "a list",
             Node::Dict(_) => "a dictionary",
-            Node::Global { .. } => "a class or function",
-            Node::Array(_) | Node::Objects { .. } | Node::Records(_) => "an array",
+            Node::Global(_) => "a class or function",
+            Node::Array(_) | Node::Objects(_) | Node::Records(_) => "an array",
             Node::Object { .. } => "an object",
         }
     }

@@ -8,7 +8,7 @@ use crate::pickle::arena::NONE;
 use crate::pickle::classes::Symbol;
 use crate::pickle::machine::Machine;
 use crate::pickle::numpy::{self, Decoded, Dtype};
-use crate::pickle::{Id, Node, text};
+use crate::pickle::{Id, Name, Node, Objects, text};
 
 /// Most arguments of the functions that are evaluated.
 const MAX_ARGUMENTS: usize = 8;
@@ -29,18 +29,19 @@ pub(super) enum Draft {
 impl Machine<'_> {
     /// Calls a global: builds data, or keeps the call as an object.
     pub(super) fn call(&mut self, callable: Id, arguments: Id) -> Result<Id, Fault> {
-        let (Some(symbol), Node::Global { module, name }) =
+        let (Some(symbol), Node::Global(global)) =
             (self.symbols.get(&callable).copied(), self.arena.node(callable))
         else {
             return Err(self.wrong(format!("calls {}", self.arena.describe(callable))));
         };
-        let (module, name) = (Arc::clone(module), Arc::clone(name));
+        let global = Arc::clone(global);
+        let Name { module, name } = &*global;
         let Some(items) = self.arena.items(arguments) else {
             let found = self.arena.describe(arguments);
             return Err(self.wrong(format!("{name} is called with {found}, not with a tuple")));
         };
         if symbol == Symbol::Inert {
-            return self.object(module, name, arguments);
+            return self.object(&global, arguments);
         }
         if items.len() > MAX_ARGUMENTS {
             return Err(self.wrong(format!("{name} is called with {} arguments", items.len())));
@@ -55,7 +56,7 @@ impl Machine<'_> {
             Symbol::JoblibArray => self.draft(Node::None, Draft::Joblib),
             Symbol::Dtype => self.dtype(arguments, &items),
             Symbol::Scalar => self.scalar(&items),
-            Symbol::FromBuffer => self.from_buffer(&items),
+            Symbol::FromBuffer => self.frombuffer(&items),
             Symbol::Ufunc => match items.iter().map(|&item| self.arena.as_text(item)).next_back() {
                 Some(Some(ufunc)) => {
                     let ufunc = ufunc.to_owned();
@@ -63,7 +64,7 @@ impl Machine<'_> {
                 }
                 _ => Err(self.wrong("a ufunc without its name")),
             },
-            Symbol::Encode | Symbol::Bytes => self.encode(&name, &items),
+            Symbol::Encode | Symbol::Bytes => self.encode(name, &items),
             Symbol::Sequence => self.sequence(&items),
             Symbol::Mapping => self.mapping(items.first().copied()),
             Symbol::DefaultDict => self.mapping(items.get(1).copied()),
@@ -75,19 +76,19 @@ impl Machine<'_> {
     }
 
     /// An inert object. Functions that restore a class give that class.
-    fn object(&mut self, module: Arc<str>, name: Arc<str>, arguments: Id) -> Result<Id, Fault> {
+    fn object(&mut self, global: &Arc<Name>, arguments: Id) -> Result<Id, Fault> {
         let first = self.arena.items(arguments).and_then(|items| items.first().copied());
-        let (module, class) = match (&*name, first.map(|first| self.arena.node(first))) {
-            ("newObj", Some(Node::Global { module, name })) => {
-                (Arc::clone(module), Arc::clone(name))
-            }
-            _ => match name.strip_prefix("__pyx_unpickle_") {
-                Some(class) => (module, class.into()),
-                None => (module, name),
+        let class = match (&*global.name, first.map(|first| self.arena.node(first))) {
+            ("newObj", Some(Node::Global(class))) => Arc::clone(class),
+            (name, _) => match name.strip_prefix("__pyx_unpickle_") {
+                Some(class) => {
+                    self.arena.charge(class.len() + 128)?;
+                    Arc::new(Name { module: Arc::clone(&global.module), name: class.into() })
+                }
+                None => Arc::clone(global),
             },
         };
-        self.arena.charge(class.len() + 32)?;
-        self.arena.add(Node::Object { module, class, arguments, state: NONE })
+        self.arena.add(Node::Object { class, arguments, state: NONE })
     }
 
     fn draft(&mut self, node: Node, draft: Draft) -> Result<Id, Fault> {
@@ -133,17 +134,14 @@ impl Machine<'_> {
 
     fn sequence(&mut self, items: &[Id]) -> Result<Id, Fault> {
         let from = match items {
-            [] => &[],
-            [from, ..] => match self.arena.node(*from) {
-                Node::List(from) => from.as_slice(),
-                _ => return Err(self.wrong("a list is made of something else than a list")),
-            },
+            [] => Some(0),
+            [from, ..] => self.arena.items(*from).map(<[Id]>::len),
         };
-        let (length, bytes) = (from.len(), 4 * from.len() + 16);
-        self.arena.charge(bytes)?;
-        let from = items.first().and_then(|&id| self.arena.items(id)).unwrap_or_default();
-        debug_assert_eq!(from.len(), length);
-        let copy = from.to_vec();
+        let length =
+            from.ok_or_else(|| self.wrong("a list is made of something else than a list"))?;
+        self.arena.charge(4 * length + 16)?;
+        let from = items.first().and_then(|&from| self.arena.items(from));
+        let copy = from.unwrap_or_default().to_vec();
         self.arena.add(Node::List(copy))
     }
 
@@ -184,14 +182,19 @@ impl Machine<'_> {
         }
     }
 
+    fn numpy_class(&mut self, name: &str) -> Result<Arc<Name>, Fault> {
+        self.arena.charge(name.len() + 128)?;
+        Ok(Arc::new(Name { module: "numpy".into(), name: name.into() }))
+    }
+
     fn dtype(&mut self, arguments: Id, items: &[Id]) -> Result<Id, Fault> {
         let code = items.first().and_then(|&code| self.arena.as_text(code));
         let dtype = match code {
             Some(code) => Dtype::parse(code).map_err(|reason| self.wrong(reason))?,
             None => return Err(self.wrong("an element type without its code")),
         };
-        let (module, class) = ("numpy".into(), "dtype".into());
-        let node = Node::Object { module, class, arguments, state: NONE };
+        let class = self.numpy_class("dtype")?;
+        let node = Node::Object { class, arguments, state: NONE };
         self.draft(node, Draft::Dtype(Rc::new(dtype)))
     }
 
@@ -242,7 +245,7 @@ impl Machine<'_> {
         }
     }
 
-    fn from_buffer(&mut self, items: &[Id]) -> Result<Id, Fault> {
+    fn frombuffer(&mut self, items: &[Id]) -> Result<Id, Fault> {
         let &[data, dtype, shape, order] = items else {
             return Err(self.wrong("an array needs its bytes, type, shape and order"));
         };
@@ -296,8 +299,8 @@ impl Machine<'_> {
             }
             Decoded::Records(records) => Node::Records(Arc::new(records)),
             Decoded::Opaque(code) => {
-                let class = format!("ndarray of {code}").into();
-                Node::Object { module: "numpy".into(), class, arguments: NONE, state: NONE }
+                let class = self.numpy_class(&format!("ndarray of {code}"))?;
+                Node::Object { class, arguments: NONE, state: NONE }
             }
         })
     }
@@ -417,7 +420,7 @@ impl Machine<'_> {
         self.arena.charge(4 * count + 64)?;
         // In row-major order whatever the flag says: numpy iterates objects so.
         let items = self.arena.items(data).unwrap_or_default().to_vec();
-        Ok(Node::Objects { shape, items })
+        Ok(Node::Objects(Arc::new(Objects { shape, items })))
     }
 
     /// `(version, shape, dtype, Fortran order, data, mask, fill value)`.
@@ -437,8 +440,8 @@ impl Machine<'_> {
         let mask = self.decoded(&shape, mask)?;
         let (data_key, mask_key) = (self.arena.text("data")?, self.arena.text("mask")?);
         let state = self.arena.add(Node::Dict(vec![(data_key, data), (mask_key, mask)]))?;
-        let (module, class) = ("numpy.ma".into(), "MaskedArray".into());
-        Ok(Node::Object { module, class, arguments: NONE, state })
+        let class = self.numpy_class("MaskedArray")?;
+        Ok(Node::Object { class, arguments: NONE, state })
     }
 
     /// An array whose bytes, or whose own pickle, follow the state of joblib's wrapper.
@@ -453,7 +456,7 @@ impl Machine<'_> {
         let aligned = aligned.is_some_and(|bytes| bytes != NONE);
         if self.symbols.get(&subclass) != Some(&Symbol::NdArray) {
             let found = self.arena.node(subclass);
-            let name = if let Node::Global { name, .. } = found { name } else { "no class" };
+            let name = if let Node::Global(global) = found { &global.name } else { "no class" };
             return Err(
                 self.wrong(format!("an array of joblib of the class {name}; ndarray is read"))
             );
@@ -462,7 +465,7 @@ impl Machine<'_> {
         if dtype.has_objects() {
             let id = self.run()?;
             return match self.arena.node(id) {
-                Node::Objects { .. } | Node::Object { .. } => Ok(id),
+                Node::Objects(_) | Node::Object { .. } => Ok(id),
                 _ => Err(self.wrong("the pickle of an array of objects holds something else")),
             };
         }

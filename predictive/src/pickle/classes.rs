@@ -268,7 +268,7 @@ pub(super) fn symbol(module: &str, name: &str) -> Option<Symbol> {
     };
     let old_joblib = module.contains(".externals.");
     let plain = module.split('.').all(identifier) && identifier(name);
-    (plain && !old_joblib && FAMILIES.iter().any(|family| within(&family))).then_some(Symbol::Inert)
+    (plain && !old_joblib && FAMILIES.iter().any(within)).then_some(Symbol::Inert)
 }
 
 /// Why a global refuses the file.

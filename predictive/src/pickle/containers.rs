@@ -14,6 +14,9 @@ pub(super) struct Container<'a> {
     pub(super) window: usize,
 }
 
+/// Name of a file without a container.
+pub(super) const PLAIN: &str = "pickle";
+
 /// A kind of stream, by its first bytes.
 struct Kind {
     prefix: &'static [u8],
@@ -62,7 +65,7 @@ pub(super) fn open(bytes: &[u8]) -> Result<Container<'_>, Fault> {
     if let Some(name) = is(LZ4) {
         return Ok(plain(lz4_flex::frame::FrameDecoder::new(bytes), name));
     }
-    Ok(plain(bytes, "pickle"))
+    Ok(plain(bytes, PLAIN))
 }
 
 /// A container whose decoder keeps little.

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use crate::error::Fault;
-use crate::pickle::containers::Container;
+use crate::pickle::containers::{Container, PLAIN};
 
 /// Bytes that are read at a time.
 const PIECE: usize = 64 << 10;
@@ -36,30 +36,42 @@ impl<'a> Input<'a> {
 
     /// Makes at least one byte available.
     fn refill(&mut self) -> Result<(), Fault> {
-        if self.start < self.end {
+        if self.start < self.end || self.fill()? {
             return Ok(());
         }
-        let at = || format!("byte {}", self.total);
+        Err(Fault::corrupt(format!("byte {}", self.total), "the file ends before the pickle does"))
+    }
+
+    /// Replaces the buffer by the bytes after it; false at the end.
+    fn fill(&mut self) -> Result<bool, Fault> {
         let read = loop {
             match self.container.source.read(&mut self.buffer) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    let name = self.container.name;
-                    return Err(Fault::corrupt(at(), format!("the {name} is broken: {error}")));
+                    let reason = format!("the {} is broken: {error}", self.container.name);
+                    return Err(Fault::corrupt(format!("byte {}", self.total), reason));
                 }
-                Ok(0) => return Err(Fault::corrupt(at(), "the file ends before the pickle does")),
                 Ok(read) => break read,
             }
         };
         self.total += read;
         if self.total > self.limit {
             return Err(Fault::unsupported(format!(
-                "unpacks to more than {} bytes, four times the file plus 64 MiB; if it is a model, save it with less \
-                 compression",
+                "unpacks to more than {} bytes, four times the file plus 64 MiB; if it is a model, \
+                 save it with less compression",
                 self.limit
             )));
         }
         (self.start, self.end) = (0, read);
+        Ok(read > 0)
+    }
+
+    /// Reads a compressed stream to its end, so that its checksum is checked.
+    pub(super) fn finish(&mut self) -> Result<(), Fault> {
+        if self.container.name == PLAIN {
+            return Ok(());
+        }
+        while self.fill()? {}
         Ok(())
     }
 
@@ -108,5 +120,21 @@ impl<'a> Input<'a> {
                 byte => line.push(byte),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pickle::containers;
+
+    #[test]
+    fn streams_end_at_the_limit() {
+        let read = |limit| {
+            let mut input = Input::new(containers::open(&[b'N'; 100]).expect("plain"), limit);
+            input.bytes(100).map(|bytes| bytes.len())
+        };
+        assert_eq!(read(100), Ok(100));
+        assert!(matches!(read(99), Err(Fault::Unsupported(what)) if what.contains("99 bytes")));
     }
 }

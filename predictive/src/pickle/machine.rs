@@ -9,7 +9,7 @@ use crate::pickle::calls::Draft;
 use crate::pickle::classes::{self, Symbol};
 use crate::pickle::containers::Container;
 use crate::pickle::input::Input;
-use crate::pickle::{Id, Node, Pickle, text};
+use crate::pickle::{Id, Name, Node, Pickle, text};
 
 /// How deep pickles may be nested in each other: joblib puts one into a file for each array of objects.
 const MAX_DEPTH: usize = 8;
@@ -29,7 +29,7 @@ pub(super) struct Machine<'a> {
     /// What the nodes of globals stand for.
     pub(super) symbols: HashMap<Id, Symbol>,
     /// Nodes of globals, by module and name.
-    globals: HashMap<(Arc<str>, Arc<str>), Id>,
+    globals: HashMap<Arc<Name>, Id>,
     /// Offset of the current opcode.
     at: usize,
     /// Bytes of the decoder's window that are charged.
@@ -64,6 +64,7 @@ impl<'a> Machine<'a> {
     /// Reads the pickle.
     pub(super) fn read(mut self) -> Result<Pickle, Fault> {
         let root = self.run()?;
+        self.input.finish()?;
         Ok(Pickle { nodes: self.arena.nodes, root })
     }
 
@@ -462,14 +463,14 @@ impl<'a> Machine<'a> {
     /// The node of a global; its name must be in the table.
     pub(super) fn global(&mut self, module: &str, name: &str) -> Result<Id, Fault> {
         let (module, name) = classes::modern(module, name);
-        let key = (Arc::<str>::from(module), Arc::<str>::from(name));
+        let key = Arc::new(Name { module: module.into(), name: name.into() });
         if let Some(&id) = self.globals.get(&key) {
             return Ok(id);
         }
         let symbol =
             classes::symbol(module, name).ok_or_else(|| classes::refusal(module, name, self.at))?;
-        self.arena.charge(2 * (module.len() + name.len()) + 128)?;
-        let id = self.arena.add(Node::Global { module: key.0.clone(), name: key.1.clone() })?;
+        self.arena.charge(module.len() + name.len() + 256)?;
+        let id = self.arena.add(Node::Global(Arc::clone(&key)))?;
         self.symbols.insert(id, symbol);
         self.globals.insert(key, id);
         Ok(id)

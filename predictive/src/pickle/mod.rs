@@ -18,7 +18,7 @@ mod text;
 mod value;
 
 use crate::error::Fault;
-pub(crate) use value::{Id, Node, Records};
+pub(crate) use value::{Id, Name, Node, Objects, Records};
 pub use value::{Object, Pickle, Value};
 
 /// Reads a pickle or a joblib file, compressed or not.
@@ -34,4 +34,15 @@ pub fn read(bytes: &[u8]) -> Result<Pickle, Fault> {
 /// Whether the first bytes of a file are those of a pickle of protocol 2 or newer, or of a container of one.
 pub(crate) fn is_pickle(head: &[u8]) -> bool {
     matches!(head, [0x80, 2..=5, ..]) || containers::is_compressed(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_small() {
+        // A vocabulary of a million words has two nodes a word.
+        assert!(size_of::<Node>() <= 32);
+    }
 }

@@ -107,7 +107,9 @@ mod tests {
     #[test]
     fn long_integers_in_decimal() {
         let check = |value: i128| assert_eq!(decimal(&value.to_le_bytes()), value.to_string());
-        [0, 1, -1, 999_999_999, 1_000_000_000, i128::MAX, i128::MIN, -(1 << 64)].map(check);
+        [0, 1, -1, 999_999_999, 1_000_000_000, i128::MAX, i128::MIN, -(1 << 64)]
+            .into_iter()
+            .for_each(check);
     }
 
     #[test]

@@ -34,15 +34,33 @@ pub(crate) enum Node {
     /// A dictionary, in order.
     Dict(Vec<(Id, Id)>),
     /// A class or function by name: a symbol, never called.
-    Global { module: Arc<str>, name: Arc<str> },
+    Global(Arc<Name>),
     /// A dense array of numbers or texts.
     Array(Arc<Array>),
     /// An array whose elements are values.
-    Objects { shape: Vec<usize>, items: Vec<Id> },
+    Objects(Arc<Objects>),
     /// A structured array (tree nodes): records of `size` bytes with named little-endian fields.
     Records(Arc<Records>),
     /// An object: its class's module and name, constructor arguments, state.
-    Object { module: Arc<str>, class: Arc<str>, arguments: Id, state: Id },
+    Object { class: Arc<Name>, arguments: Id, state: Id },
+}
+
+/// The name of a class or function.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Name {
+    /// Its module.
+    pub(crate) module: Arc<str>,
+    /// Its name in the module.
+    pub(crate) name: Arc<str>,
+}
+
+/// An array of values.
+#[derive(Clone, Debug)]
+pub(crate) struct Objects {
+    /// Sizes, outermost first.
+    pub(crate) shape: Vec<usize>,
+    /// The values, row major.
+    pub(crate) items: Vec<Id>,
 }
 
 /// A structured numpy array.
@@ -137,11 +155,11 @@ impl<'a> Value<'a> {
             Node::Bytes(bytes) => format!("{} bytes", bytes.len()),
             Node::List(items) => format!("list of {}", items.len()),
             Node::Dict(entries) => format!("dictionary of {}", entries.len()),
-            Node::Global { module, name } => format!("{module}.{name}"),
+            Node::Global(global) => format!("{}.{}", global.module, global.name),
             Node::Array(array) => format!("array {:?} {}", array.shape(), array.dtype().name()),
-            Node::Objects { shape, .. } => format!("object array {shape:?}"),
+            Node::Objects(objects) => format!("object array {:?}", objects.shape),
             Node::Records(records) => format!("{} records", records.count),
-            Node::Object { class, .. } => class.to_string(),
+            Node::Object { class, .. } => class.name.to_string(),
         }
     }
 
@@ -210,7 +228,7 @@ impl<'a> Value<'a> {
     /// A class or function name: module and name.
     pub fn as_global(self) -> Option<(&'a str, &'a str)> {
         match self.node() {
-            Node::Global { module, name } => Some((module, name)),
+            Node::Global(global) => Some((&global.module, &global.name)),
             _ => None,
         }
     }
@@ -218,8 +236,9 @@ impl<'a> Value<'a> {
     /// The items of a list, tuple, set or object array (flat).
     pub fn as_list(self) -> Option<Vec<Value<'a>>> {
         match self.node() {
-            Node::List(items) | Node::Objects { items, .. } => {
-                Some(items.iter().map(|&item| self.at(item)).collect())
+            Node::List(items) => Some(items.iter().map(|&item| self.at(item)).collect()),
+            Node::Objects(objects) => {
+                Some(objects.items.iter().map(|&item| self.at(item)).collect())
             }
             _ => None,
         }
@@ -229,7 +248,7 @@ impl<'a> Value<'a> {
     pub fn shape(self) -> Option<Vec<usize>> {
         match self.node() {
             Node::Array(array) => Some(array.shape().to_vec()),
-            Node::Objects { shape, .. } => Some(shape.clone()),
+            Node::Objects(objects) => Some(objects.shape.clone()),
             Node::List(items) => Some(vec![items.len()]),
             _ => None,
         }
@@ -275,9 +294,9 @@ impl<'a> Value<'a> {
     /// An object.
     pub fn as_object(self) -> Option<Object<'a>> {
         match self.node() {
-            Node::Object { module, class, arguments, state } => Some(Object {
-                module,
-                class,
+            Node::Object { class, arguments, state } => Some(Object {
+                module: &class.module,
+                class: &class.name,
                 arguments: self.at(*arguments),
                 state: self.at(*state),
                 value: self,
