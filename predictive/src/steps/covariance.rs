@@ -4,7 +4,7 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::Method;
 use crate::pickle::Object;
-use crate::steps::numeric::{Answer, Base, Points, Rule, dot};
+use crate::steps::numeric::{Answer, Base, Points, Rule, dot, matrix};
 use crate::steps::{Builder, Estimator, Row};
 
 struct Envelope {
@@ -48,7 +48,7 @@ fn envelope(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault>
     let mut base = Base::new(object, &methods)?;
     let location = object.vector("location_", None)?;
     base.columns(object, "location_", location.len())?;
-    let (rows, columns, precision) = object.matrix("precision_")?;
+    let (rows, columns, precision) = matrix(object, "precision_")?;
     if (rows, columns) != (location.len(), location.len()) {
         let reason = format!("expected {} rows and columns", location.len());
         return Err(object.wrong("precision_", reason));

@@ -74,6 +74,21 @@ impl Rule for LeastSquares {
     }
 }
 
+/// Components of the largest system that is solved as a model loads.
+const MAX_SYSTEM: usize = 1024;
+
+/// `components_` that a system is solved for.
+fn few_components(object: Object<'_>, base: &mut Base) -> Result<(usize, Vec<f64>), Fault> {
+    let (outputs, weights) = components(object, base)?;
+    if outputs > MAX_SYSTEM {
+        return Err(Fault::unsupported(format!(
+            "{} of {outputs} components is not supported; at most {MAX_SYSTEM} are",
+            object.class
+        )));
+    }
+    Ok((outputs, weights))
+}
+
 /// `components_` as `[outputs, columns]`.
 fn components(object: Object<'_>, base: &mut Base) -> Result<(usize, Vec<f64>), Fault> {
     let (outputs, columns, weights) = matrix(object, "components_")?;
@@ -126,7 +141,7 @@ fn independent(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fau
 /// FactorAnalysis: `(X - mean) . Wpsi' . (I + Wpsi . W')^-1` with `Wpsi = W / noise`.
 fn factors(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
     let mut base = Base::new(object, &[Method::Transform])?;
-    let (outputs, weights) = components(object, &mut base)?;
+    let (outputs, weights) = few_components(object, &mut base)?;
     let columns = weights.len() / outputs.max(1);
     let mean = object.vector("mean_", Some(columns))?;
     let noise = object.vector("noise_variance_", Some(columns))?;
@@ -144,7 +159,7 @@ fn factors(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> 
 /// SparsePCA: the ridge regression of the components on centred rows, `(X - mean) . W' . (W . W' + ridge)^-1`.
 fn sparse_principal(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
     let mut base = Base::new(object, &[Method::Transform])?;
-    let (outputs, weights) = components(object, &mut base)?;
+    let (outputs, weights) = few_components(object, &mut base)?;
     let columns = weights.len() / outputs.max(1);
     let mean = object.vector("mean_", Some(columns))?;
     let ridge = object.f64("ridge_alpha")?;
@@ -193,7 +208,7 @@ fn least_squares(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, F
         if svd { &[Method::Transform] } else { &[Method::Predict, Method::Transform] };
     let mut base = Base::new(object, methods)?;
     let rotations = if svd { "x_weights_" } else { "x_rotations_" };
-    let (columns, outputs, weights) = object.matrix(rotations)?;
+    let (columns, outputs, weights) = matrix(object, rotations)?;
     base.columns(object, rotations, columns)?;
     let mean = object.vector("_x_mean", Some(columns))?;
     let scale = object.vector("_x_std", Some(columns))?;
@@ -213,7 +228,7 @@ fn least_squares(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, F
     // holds the scale of X.
     let old = object.get("_coef_").is_some();
     let name = if old { "_coef_" } else { "coef_" };
-    let (targets, found, coefficients) = object.matrix(name)?;
+    let (targets, found, coefficients) = matrix(object, name)?;
     if found != columns {
         return Err(object.wrong(name, format!("has {found} columns, expected {columns}")));
     }

@@ -7,7 +7,8 @@ use crate::pickle::{Object, Value};
 use crate::steps::linear::Linear;
 use crate::steps::neighbors::binary_or_all;
 use crate::steps::numeric::{
-    Answer, Base, Points, Rule, best, changed, dot, normalise_logs, pairs, shaped, transposed,
+    Answer, Base, Points, Rule, best, changed, dot, matrix, normalise_logs, pairs, shaped,
+    transposed,
 };
 use crate::steps::{Builder, Estimator, Row, math};
 
@@ -92,7 +93,7 @@ fn linear(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
 }
 
 fn scaling(object: Object<'_>, base: &Base, solver: &str) -> Result<Scaling, Fault> {
-    let (columns, found, scalings) = object.matrix("scalings_")?;
+    let (columns, found, scalings) = matrix(object, "scalings_")?;
     let expected = base.input.columns.unwrap_or(columns);
     if columns != expected {
         return Err(object.wrong("scalings_", format!("{columns} rows, expected {expected}")));
@@ -156,7 +157,7 @@ fn quadratic(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault
         [Method::Predict, Method::PredictProba, Method::PredictLogProba, Method::DecisionFunction];
     let mut base = Base::classifier(object, &methods)?;
     let count = base.labels().len();
-    let (rows, columns, means) = object.matrix("means_")?;
+    let (rows, columns, means) = matrix(object, "means_")?;
     base.columns(object, "means_", columns)?;
     let (scalings, rotations) = (object.list("scalings_")?, object.list("rotations_")?);
     if rows != count || scalings.len() != count || rotations.len() != count {

@@ -45,7 +45,7 @@ impl Rule for RandomFeatures {
 
 fn random_features(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
     let mut base = Base::new(object, &[Method::Transform])?;
-    let (columns, outputs, weights) = object.matrix("random_weights_")?;
+    let (columns, outputs, weights) = matrix(object, "random_weights_")?;
     base.columns(object, "random_weights_", columns)?;
     let offsets = object.vector("random_offset_", Some(outputs))?;
     let skewedness = match object.class {
@@ -89,8 +89,8 @@ impl Rule for AdditiveChi2 {
 fn additive_chi2(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
     let base = Base::new(object, &[Method::Transform])?;
     let steps = object.usize("sample_steps")?;
-    if !(1..=1024).contains(&steps) {
-        return Err(object.wrong("sample_steps", format!("expected 1 to 1024, found {steps}")));
+    if !(1..=64).contains(&steps) {
+        return Err(object.wrong("sample_steps", format!("expected 1 to 64, found {steps}")));
     }
     // To 1.2 the default was resolved into an attribute.
     let interval = match (object.some("sample_interval_"), object.some("sample_interval"), steps) {
@@ -154,7 +154,7 @@ fn nystroem(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault>
             "Nystroem with a precomputed kernel or kernel_params is not supported",
         ));
     }
-    let (outputs, found, weights) = object.matrix("normalization_")?;
+    let (outputs, found, weights) = matrix(object, "normalization_")?;
     if (outputs, found) != (count, count) {
         return Err(object.wrong("normalization_", format!("expected {count} rows and columns")));
     }
@@ -176,7 +176,7 @@ fn kernel_pca(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Faul
     let new = object.get("eigenvalues_").is_some();
     let names = if new { ("eigenvalues_", "eigenvectors_") } else { ("lambdas_", "alphas_") };
     let values = object.vector(names.0, None)?;
-    let (found, outputs, vectors) = object.matrix(names.1)?;
+    let (found, outputs, vectors) = matrix(object, names.1)?;
     if found != count || outputs != values.len() {
         let reason = format!("expected {count} rows of {} values", values.len());
         return Err(object.wrong(names.1, reason));

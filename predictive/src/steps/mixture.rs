@@ -6,7 +6,9 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
-use crate::steps::numeric::{Answer, Base, Points, Rule, changed, normalise_logs, transposed};
+use crate::steps::numeric::{
+    Answer, Base, Points, Rule, changed, matrix, normalise_logs, transposed,
+};
 use crate::steps::special::digamma;
 use crate::steps::{Builder, Estimator, Row, math};
 
@@ -133,7 +135,7 @@ fn precisions(
 fn mixture(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
     let methods = [Method::Predict, Method::PredictProba, Method::ScoreSamples];
     let mut base = Base::new(object, &methods)?;
-    let (count, columns, means) = object.matrix("means_")?;
+    let (count, columns, means) = matrix(object, "means_")?;
     base.columns(object, "means_", columns)?;
     if count == 0 {
         return Err(object.wrong("means_", "has no row"));

@@ -6,7 +6,7 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
-use crate::steps::numeric::{Answer, Base, Points, Rule, best, changed, normalise_logs};
+use crate::steps::numeric::{Answer, Base, Points, Rule, best, changed, matrix, normalise_logs};
 use crate::steps::{Builder, Estimator, Row};
 
 /// How the joint log-likelihood of a class is computed.
@@ -101,7 +101,7 @@ impl Rule for NaiveBayes {
 
 /// A matrix of one row per class and as many columns as the estimator reads.
 fn per_class(object: Object<'_>, name: &str, base: &mut Base) -> Result<Vec<f64>, Fault> {
-    let (rows, columns, values) = object.matrix(name)?;
+    let (rows, columns, values) = matrix(object, name)?;
     let classes = base.labels().len();
     if rows != classes {
         return Err(object.wrong(name, format!("has {rows} rows for {classes} classes")));

@@ -396,10 +396,11 @@ pub(crate) fn pairs(positive: impl IntoIterator<Item = f64>) -> Vec<f64> {
     positive.into_iter().flat_map(|p| [1.0 - p, p]).collect()
 }
 
-/// Rows, columns and numbers of an attribute that is a dense or a compressed sparse matrix (written out).
+/// Rows, columns and numbers of an attribute that is a dense or a compressed sparse matrix (written out). It has
+/// columns, so that the number of its rows is bounded by the file.
 pub(crate) fn matrix(object: Object<'_>, name: &str) -> Result<(usize, usize, Vec<f64>), Fault> {
-    match object.attribute(name)?.as_object() {
-        None => object.matrix(name),
+    let (rows, columns, values) = match object.attribute(name)?.as_object() {
+        None => object.matrix(name)?,
         Some(inner) => {
             let sparse = sparse(object, name, inner)?;
             if sparse.rows.saturating_mul(sparse.columns) > MAX_DENSE {
@@ -407,9 +408,13 @@ pub(crate) fn matrix(object: Object<'_>, name: &str) -> Result<(usize, usize, Ve
                 return Err(object.wrong(name, reason));
             }
             let values = sparse.to_dense().to_f64().into_owned();
-            Ok((sparse.rows, sparse.columns, values))
+            (sparse.rows, sparse.columns, values)
         }
+    };
+    if columns == 0 || (rows == 0 && columns > MAX_DENSE) {
+        return Err(object.wrong(name, format!("has {rows} rows of {columns} columns")));
     }
+    Ok((rows, columns, values))
 }
 
 /// A compressed sparse row matrix of a file.
@@ -427,7 +432,7 @@ pub(crate) fn sparse(owner: Object<'_>, name: &str, inner: Object<'_>) -> Result
     let whole = |field: &str| -> Result<Vec<usize>, Fault> {
         let values = inner.vector(field, None)?;
         let fits = |value: &f64| *value >= 0.0 && *value < u32::MAX.into();
-        if !values.iter().all(|value| fits(value)) {
+        if !values.iter().all(fits) {
             return Err(wrong("an index of the sparse matrix is out of range"));
         }
         Ok(values.into_iter().map(|value| value as usize).collect())

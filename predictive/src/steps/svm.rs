@@ -67,7 +67,7 @@ impl Machine {
             return Err(object.wrong("_dual_coef_", reason));
         }
         let intercepts = object.vector("_intercept_", None)?;
-        if intercepts.len() != (outputs + 1) * outputs / 2 {
+        if outputs == 0 || intercepts.len() != (outputs + 1).saturating_mul(outputs) / 2 {
             let reason =
                 format!("has {} values for {outputs} rows of coefficients", intercepts.len());
             return Err(object.wrong("_intercept_", reason));
@@ -93,7 +93,7 @@ impl Machine {
             let norms = (0..rows.rows).map(norm).collect();
             return Ok(Vectors::Sparse { rows, norms });
         }
-        let (count, columns, values) = object.matrix(name)?;
+        let (count, columns, values) = matrix(object, name)?;
         base.columns(object, name, columns)?;
         Ok(Vectors::Dense { values, count })
     }

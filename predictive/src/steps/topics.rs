@@ -4,7 +4,7 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
-use crate::steps::numeric::{Answer, Base, Points, Rule, dot, transposed};
+use crate::steps::numeric::{Answer, Base, Points, Rule, dot, matrix, transposed};
 use crate::steps::{Builder, Estimator, Row, math};
 
 /// Most iterations per document: the time of a request stays bounded whatever a file says.
@@ -85,7 +85,7 @@ impl Rule for Topics {
 fn topics(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
     let mut base = Base::new(object, &[Method::Transform])?;
     let name = "exp_dirichlet_component_";
-    let (topics, columns, words) = object.matrix(name)?;
+    let (topics, columns, words) = matrix(object, name)?;
     base.columns(object, name, columns)?;
     if topics == 0 {
         return Err(object.wrong(name, "has no row"));

@@ -9,7 +9,7 @@ use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
 use crate::steps::numeric::{
-    Answer, Base, Points, Rule, broadcast, dot, pairs, shaped, transposed,
+    Answer, Base, Points, Rule, broadcast, dot, matrix, pairs, shaped, transposed,
 };
 use crate::steps::pairwise::{Kernel, against};
 use crate::steps::special::erf;
@@ -25,7 +25,7 @@ struct Training {
 
 impl Training {
     fn read(object: Object<'_>, name: &str, base: &mut Base) -> Result<Self, Fault> {
-        let (count, columns, rows) = object.matrix(name)?;
+        let (count, columns, rows) = matrix(object, name)?;
         base.columns(object, name, columns)?;
         Ok(Self { rows, count })
     }
@@ -126,7 +126,7 @@ impl Laplace {
         let pi = object.vector("pi_", Some(count))?;
         let residuals = labels.iter().zip(&pi).map(|(label, pi)| label - pi).collect();
         let roots = object.vector("W_sr_", Some(count))?;
-        let (rows, columns, factor) = object.matrix("L_")?;
+        let (rows, columns, factor) = matrix(object, "L_")?;
         if (rows, columns) != (count, count) {
             return Err(object.wrong("L_", format!("expected {count} rows and columns")));
         }

@@ -4,7 +4,7 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
-use crate::steps::numeric::{Answer, Base, Points, Rule, best, changed, normalise_logs};
+use crate::steps::numeric::{Answer, Base, Points, Rule, best, changed, matrix, normalise_logs};
 use crate::steps::pairwise::{Metric, against};
 use crate::steps::{Builder, Estimator, Row};
 
@@ -89,7 +89,7 @@ pub(crate) fn binary_or_all(scores: Vec<f64>, rows: usize, classes: usize) -> Ar
 fn centroid(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
     let mut base = Base::classifier(object, &[Method::Predict])?;
     let classes = base.labels().len();
-    let (rows, columns, values) = object.matrix("centroids_")?;
+    let (rows, columns, values) = matrix(object, "centroids_")?;
     base.columns(object, "centroids_", columns)?;
     if rows != classes {
         return Err(object.wrong("centroids_", format!("{rows} rows for {classes} classes")));

@@ -5,7 +5,7 @@ use crate::error::Fault;
 use crate::model::Method;
 use crate::pickle::Object;
 use crate::steps::neighbors::Search;
-use crate::steps::numeric::{Answer, Base, Points, Rule};
+use crate::steps::numeric::{Answer, Base, Points, Rule, matrix};
 use crate::steps::{Builder, Estimator, Row};
 
 /// Local outlier factor (Breunig et al. 2000).
@@ -64,7 +64,7 @@ fn local_outlier(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, F
     let search = Search::read(object, &mut base)?;
     let count = search.count(object, "n_neighbors_")?;
     let densities = object.vector("_lrd", Some(search.len()))?;
-    let (rows, columns, distances) = object.matrix("_distances_fit_X_")?;
+    let (rows, columns, distances) = matrix(object, "_distances_fit_X_")?;
     if rows != search.len() || columns < count {
         let reason = format!("expected {} rows of {count} distances", search.len());
         return Err(object.wrong("_distances_fit_X_", reason));

@@ -1,12 +1,12 @@
 //! Labels and values of neighbours: k nearest, or all within a radius.
 
-use crate::array::{Array, Values};
+use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
 use crate::steps::neighbors::{Reach, Search, Weighing, over};
 use crate::steps::numeric::{Answer, Base, Points, Rule};
-use crate::steps::{Builder, Estimator, Row, input, math};
+use crate::steps::{Builder, Estimator, Row, input, labels, math};
 use crate::tensor::DataType;
 
 /// What neighbours vote with.
@@ -19,36 +19,8 @@ struct Votes {
     outputs: usize,
     /// The targets were one column of their own: answers have one dimension.
     flat: bool,
-    /// Label per output of rows without neighbours.
+    /// Per output the labels, followed by that of rows without neighbours.
     outliers: Option<Vec<Array>>,
-}
-
-/// Joins labels of several outputs, `[rows]` each, into `[rows, outputs]` of the first one's type.
-fn stacked(columns: &[Array], rows: usize) -> Array {
-    let outputs = columns.len();
-    let order = |pick: &dyn Fn(usize, usize)| {
-        (0..rows).for_each(|row| (0..outputs).for_each(|output| pick(row, output)));
-    };
-    if columns.iter().all(|column| matches!(column.values(), Values::Text(_))) {
-        let texts = std::cell::RefCell::new(Vec::with_capacity(rows * outputs));
-        order(&|row, output| {
-            if let Values::Text(values) = columns[output].values() {
-                texts.borrow_mut().push(values[row].clone());
-            }
-        });
-        return Array::text(vec![rows, outputs], texts.into_inner());
-    }
-    let numbers: Vec<Vec<f64>> =
-        columns.iter().map(|column| column.to_f64().unwrap_or_default()).collect();
-    let cells = (0..rows).flat_map(|row| numbers.iter().map(move |column| column[row]));
-    let dtype = columns[0].dtype();
-    match columns[0].values() {
-        Values::Int(_) => {
-            let values = cells.map(|value| value as i64).collect();
-            Array::new(dtype, vec![rows, outputs], Values::Int(values))
-        }
-        _ => Array::f64(vec![rows, outputs], cells.collect()),
-    }
 }
 
 impl Votes {
@@ -83,18 +55,14 @@ impl Rule for Classify {
         for (output, labels) in base.classes.iter().enumerate() {
             let sums = self.0.sums(base, x, output);
             let lonely = self.0.lonely(&sums, labels.len())?;
-            let found = math::argmax_rows(&sums, labels.len());
-            columns.push(match &self.0.outliers {
-                Some(outliers) if lonely.contains(&true) => {
-                    with_outliers(labels, &outliers[output], &found, &lonely)
-                }
-                _ => labels.take(vec![x.rows], &found),
-            });
+            let mut found = math::argmax_rows(&sums, labels.len());
+            // The label of outliers follows those of the classes.
+            let outliers = found.iter_mut().zip(&lonely).filter(|(_, lonely)| **lonely);
+            outliers.for_each(|(index, _)| *index = labels.len());
+            let labels = self.0.outliers.as_ref().map_or(labels, |extended| &extended[output]);
+            columns.push(labels.take(vec![x.rows], &found));
         }
-        if self.0.flat {
-            return Ok(columns.remove(0));
-        }
-        Ok(stacked(&columns, x.rows))
+        Ok(if self.0.flat { columns.remove(0) } else { labels::join(&columns) })
     }
 
     fn proba(&self, base: &Base, x: &Points<'_>) -> Result<Vec<Array>, PredictError> {
@@ -102,11 +70,12 @@ impl Rule for Classify {
             let mut sums = self.0.sums(base, x, output);
             let lonely = self.0.lonely(&sums, labels.len())?;
             sums.chunks_exact_mut(labels.len()).for_each(math::normalise);
-            if let Some(outliers) = &self.0.outliers {
-                let label = (0..labels.len())
-                    .find(|&index| labels.take(vec![], &[index]) == outliers[output]);
+            if let Some(extended) = self.0.outliers.as_ref().map(|outliers| &outliers[output]) {
+                let outlier = extended.take(vec![], &[labels.len()]);
+                let known =
+                    (0..labels.len()).find(|&index| extended.take(vec![], &[index]) == outlier);
                 for row in (0..x.rows).filter(|&row| lonely[row]) {
-                    if let Some(label) = label {
+                    if let Some(label) = known {
                         sums[row * labels.len() + label] = 1.0;
                     }
                 }
@@ -114,32 +83,6 @@ impl Rule for Classify {
             Ok(Array::f64(vec![x.rows, labels.len()], sums))
         };
         base.classes.iter().enumerate().map(of).collect()
-    }
-}
-
-/// Labels, with that of outliers where a row is lonely.
-fn with_outliers(labels: &Array, outlier: &Array, found: &[usize], lonely: &[bool]) -> Array {
-    let shape = vec![found.len()];
-    match (labels.values(), outlier.values()) {
-        (Values::Text(known), Values::Text(other)) => {
-            let pick = |(&index, &alone): (&usize, &bool)| {
-                if alone { other[0].clone() } else { known[index].clone() }
-            };
-            Array::text(shape, found.iter().zip(lonely).map(pick).collect())
-        }
-        (Values::Int(known), Values::Int(other)) => {
-            let pick =
-                |(&index, &alone): (&usize, &bool)| if alone { other[0] } else { known[index] };
-            let values = found.iter().zip(lonely).map(pick).collect();
-            Array::new(labels.dtype(), shape, Values::Int(values))
-        }
-        _ => {
-            let (known, other) = (labels.to_f64(), outlier.to_f64());
-            let (known, other) = (known.unwrap_or_default(), other.unwrap_or_default());
-            let pick =
-                |(&index, &alone): (&usize, &bool)| if alone { other[0] } else { known[index] };
-            Array::f64(shape, found.iter().zip(lonely).map(pick).collect())
-        }
     }
 }
 
@@ -187,7 +130,7 @@ fn classifier(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Faul
     base.classes = input::classes(object)?;
     let mut votes = votes(object, &mut base)?;
     votes.flat = !object.bool("outputs_2d_")?;
-    if base.classes.len() != votes.outputs || votes.flat != (votes.outputs == 1 && votes.flat) {
+    if base.classes.len() != votes.outputs || (votes.flat && votes.outputs != 1) {
         return Err(object.wrong("classes_", "expected one array per column of _y"));
     }
     let sizes: Vec<f64> = base.classes.iter().map(|classes| classes.len() as f64).collect();
@@ -209,14 +152,20 @@ fn outliers(object: Object<'_>, base: &Base) -> Result<Option<Vec<Array>>, Fault
     if object.some("outlier_label_").is_none() {
         return Ok(None);
     }
-    let labels = input::labels(object, "outlier_label_")?;
+    let outliers = input::labels(object, "outlier_label_")?;
     let texts = |array: &Array| array.dtype() == DataType::Bytes;
-    if labels.len() != base.classes.len()
-        || base.classes.iter().any(|classes| texts(classes) != texts(&labels))
+    if outliers.len() != base.classes.len()
+        || base.classes.iter().any(|classes| texts(classes) != texts(&outliers))
     {
         return Err(object.wrong("outlier_label_", "expected a label like those of classes_"));
     }
-    Ok(Some((0..labels.len()).map(|index| labels.take(vec![], &[index])).collect()))
+    let one = |array: &Array, index: usize| array.take(vec![1], &[index]);
+    let extended = |(output, classes): (usize, &Array)| {
+        let mut all: Vec<Array> = (0..classes.len()).map(|index| one(classes, index)).collect();
+        all.push(one(&outliers, output));
+        labels::join(&all).reshaped(vec![classes.len() + 1])
+    };
+    Ok(Some(base.classes.iter().enumerate().map(extended).collect()))
 }
 
 fn regressor(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
