@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use tokenmill_predictive::formats::xgboost::booster_from_bytes;
-use tokenmill_predictive::{LoadOptions, ModelFiles};
+use tokenmill_predictive::steps::Estimator;
 use tokenmill_predictive::{
-    Method, Model, PredictError, Request, Tensor, TensorMap, load, recognise,
+    Array, LoadOptions, Matrix, Method, Model, ModelFiles, PredictError, Request, Table, Tensor,
+    TensorMap, load, recognise,
 };
 
 fn folder() -> PathBuf {
@@ -70,6 +71,37 @@ fn row_of(row: usize, columns: usize) -> Vec<f64> {
 }
 
 #[test]
+fn old_binaries_come_without_magic_inside_snapshots_and_with_margins() {
+    let whole = bytes("x176_tree_softprob.bst");
+    let bare = whole.strip_prefix(b"binf").expect("1.7 writes the magic");
+    let length = (bare.len() as i64).to_le_bytes();
+    let snapshot = [&b"CONFIG-offset:"[..], &length, bare, b"{\"config\": 1}"].concat();
+    let wanted = predictions(&whole);
+    assert_eq!(predictions(bare), wanted);
+    assert_eq!(predictions(&snapshot), wanted);
+    refused("a long snapshot", &snapshot[..snapshot.len() - 20], "longer than the file");
+    // Before 1.0 the base score was the margin itself: 0.5 is not taken for a probability.
+    let mut old = bytes("x176_linear_logistic.bst");
+    let margin = |bytes: &[u8]| {
+        let booster = booster_from_bytes(bytes).unwrap();
+        let x = Table::Dense(Matrix::f64(1, 4, vec![f64::NAN; 4]));
+        booster.decision_function(&x).unwrap().to_f64().unwrap()[0]
+    };
+    old[4..8].copy_from_slice(&0.5f32.to_le_bytes());
+    let new = margin(&old);
+    old[24..28].fill(0);
+    let difference = margin(&old) - new;
+    assert!((difference - 0.5).abs() < 1e-6, "{difference}");
+}
+
+/// What a model of four columns predicts.
+fn predictions(bytes: &[u8]) -> Array {
+    let booster = booster_from_bytes(bytes).unwrap_or_else(|fault| panic!("{fault}"));
+    let rows: Vec<f64> = (0..40).flat_map(|row| row_of(row, 4)).collect();
+    booster.predict(&Table::Dense(Matrix::f64(40, 4, rows))).expect("rows of four columns fit")
+}
+
+#[test]
 fn files_are_recognised_by_their_content() {
     for name in ["x320_tree_logistic.json", "x320_tree_softprob.ubj", "x176_tree_softprob.bst"] {
         let files = ModelFiles::open(&folder().join(name)).unwrap();
@@ -123,9 +155,9 @@ fn columns_are_matched_by_name_and_categories_by_theirs() {
 
 /// Changes one place of a JSON model.
 fn edited(name: &str, change: impl Fn(&mut serde_json::Value)) -> Vec<u8> {
-    let mut model = serde_json::from_slice(&bytes(name)).unwrap();
+    let mut model = serde_json::from_slice(&bytes(name)).expect("a fixture is JSON");
     change(&mut model);
-    serde_json::to_vec(&model).unwrap()
+    serde_json::to_vec(&model).expect("values can be written")
 }
 
 fn refused(what: &str, bytes: &[u8], wanted: &str) {
@@ -214,14 +246,7 @@ fn dart_of_later_versions_keeps_its_weights_in_the_model() {
         inner["model"]["weight_drop"] = weights;
         *booster = inner;
     });
-    let margins = |bytes: &[u8]| {
-        let booster = booster_from_bytes(bytes).unwrap();
-        let rows: Vec<f64> = (0..40).flat_map(|row| row_of(row, 4)).collect();
-        let table =
-            tokenmill_predictive::Table::Dense(tokenmill_predictive::Matrix::f64(40, 4, rows));
-        tokenmill_predictive::steps::Estimator::predict(&booster, &table).unwrap()
-    };
-    assert_eq!(margins(&old), margins(&new));
+    assert_eq!(predictions(&old), predictions(&new));
 }
 
 #[test]
@@ -278,7 +303,6 @@ fn category_sets_cannot_outgrow_the_file() {
         let categories = trees[0]["categories"].as_array_mut().unwrap();
         categories.iter_mut().for_each(|category| *category = ((1 << 24) - 1).into());
         let nodes = trees[0].clone();
-        trees.iter_mut().for_each(|tree| *tree = nodes.clone());
         *trees = vec![nodes; 60];
         model["learner"]["gradient_booster"]["model"]["tree_info"] = vec![0; 60].into();
     });
@@ -310,13 +334,11 @@ proptest! {
             bytes[index] = value;
         }
         if let Ok(booster) = booster_from_bytes(&bytes) {
-            let estimator: &dyn tokenmill_predictive::steps::Estimator = &booster;
-            let columns = estimator.input().columns.unwrap_or_default();
+            let columns = booster.input().columns.unwrap_or_default();
             if columns < 100 {
                 let rows: Vec<f64> = (0..9).flat_map(|row| row_of(row, columns)).collect();
-                let matrix = tokenmill_predictive::Matrix::f64(9, columns, rows);
-                let table = tokenmill_predictive::Table::Dense(matrix);
-                estimator.predict(&table).expect("what loads answers");
+                let table = Table::Dense(Matrix::f64(9, columns, rows));
+                booster.predict(&table).expect("what loads answers");
             }
         }
     }

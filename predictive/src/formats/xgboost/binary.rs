@@ -1,6 +1,6 @@
 //! The binary layout of XGBoost up to 3.0: little-endian structures one after the other.
 
-use super::schema::{Raw, RawTree};
+use super::schema::{Raw, RawNode, RawTree};
 use super::source::inside;
 use crate::error::Fault;
 
@@ -177,17 +177,19 @@ impl<'a> Reader<'a> {
         }
         let records = self.elements(nodes, 20)?;
         self.elements(nodes, 16)?;
-        let mut tree = RawTree::default();
-        for record in records.as_chunks::<20>().0 {
+        let node = |record: &[u8; 20]| {
             let words = record.as_chunks::<4>().0;
             let index = u32::from_le_bytes(words[3]);
-            tree.left.push(i32::from_le_bytes(words[1]));
-            tree.right.push(i32::from_le_bytes(words[2]));
-            let deleted = index == DELETED;
-            tree.features.push(if deleted { DELETED } else { index & 0x7fff_ffff });
-            tree.default_left.push((index >> 31) as u8);
-            tree.conditions.push(f32::from_le_bytes(words[4]));
-        }
-        Ok(tree)
+            RawNode {
+                left: i32::from_le_bytes(words[1]),
+                right: i32::from_le_bytes(words[2]),
+                feature: if index == DELETED { DELETED } else { index & 0x7fff_ffff },
+                condition: f32::from_le_bytes(words[4]),
+                default_left: (index >> 31) as u8,
+                split_type: 0,
+            }
+        };
+        let nodes = records.as_chunks::<20>().0.iter().map(node).collect();
+        Ok(RawTree { nodes, extras: None })
     }
 }

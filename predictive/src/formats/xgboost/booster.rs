@@ -41,7 +41,7 @@ pub struct Booster {
 /// What margins come from.
 enum Learner {
     /// Trees, and the file's node numbers of their leaves.
-    Trees { forest: Forest, leaf_nodes: Vec<Vec<u32>> },
+    Trees { forest: Box<Forest>, leaf_nodes: Vec<Vec<u32>> },
     /// Weights, feature by feature, biases last, and what sums start from.
     Linear { weights: Vec<f32>, base: f32 },
 }
@@ -332,7 +332,7 @@ fn grown(raw: &mut Raw, base: &[f32], rounds: Rounds) -> Result<Learner, Fault> 
     let forest = Forest::new(&ensemble).map_err(|error| {
         Fault::corrupt("learner.gradient_booster.model.trees", error.to_string())
     })?;
-    Ok(Learner::Trees { forest, leaf_nodes })
+    Ok(Learner::Trees { forest: Box::new(forest), leaf_nodes })
 }
 
 fn linear(raw: &mut Raw, outputs: usize, base: f32) -> Result<Learner, Fault> {
@@ -365,7 +365,7 @@ fn describe(raw: &Raw, outputs: usize) -> Description {
     let mut facts = vec![("features", raw.num_feature.to_string())];
     if booster.name != "gblinear" {
         facts.push(("trees", booster.trees.len().to_string()));
-        let nodes: usize = booster.trees.iter().map(|tree| tree.left.len()).sum();
+        let nodes: usize = booster.trees.iter().map(|tree| tree.nodes.len()).sum();
         facts.push(("nodes", nodes.to_string()));
     }
     facts.push(("outputs", outputs.to_string()));

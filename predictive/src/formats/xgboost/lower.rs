@@ -4,7 +4,7 @@
 
 use tokenmill_kernels::trees::{CategorySplit, Child, Ensemble, Precision, Split, Test, Tree};
 
-use super::schema::{Raw, RawBooster, RawTree};
+use super::schema::{Raw, RawBooster, RawExtras, RawNode, RawTree};
 use super::source::inside;
 use crate::error::Fault;
 
@@ -27,12 +27,12 @@ pub(super) fn trees(raw: &mut Raw, base: &[f32]) -> Result<Lowered, Fault> {
     let outputs = base.len();
     let booster = std::mem::take(&mut raw.booster);
     let RawBooster { trees, tree_info, weight_drop, .. } = booster;
-    let vectors = trees.iter().any(|tree| tree.leaf_size > 1);
+    let vectors = trees.iter().any(|tree| tree.leaf_size() > 1);
     if tree_info.len() < trees.len() {
         let reason = format!("{} entries for {} trees", tree_info.len(), trees.len());
         return Err(within(Fault::corrupt("tree_info", reason)));
     }
-    let stored: usize = trees.iter().map(|tree| tree.left.len()).sum();
+    let stored: usize = trees.iter().map(|tree| tree.nodes.len()).sum();
     let mut words = FREE_CATEGORY_WORDS.saturating_add(stored);
     let mut lowered = Lowered {
         ensemble: Ensemble {
@@ -56,8 +56,8 @@ pub(super) fn trees(raw: &mut Raw, base: &[f32]) -> Result<Lowered, Fault> {
             let reason = format!("{} is not below the {outputs} outputs", tree_info[index]);
             within(Fault::corrupt(format!("tree_info[{index}]"), reason))
         })?;
-        if vectors && tree.leaf_size != outputs {
-            let reason = format!("leaves of {} numbers for {outputs} outputs", tree.leaf_size);
+        if vectors && tree.leaf_size() != outputs {
+            let reason = format!("leaves of {} numbers for {outputs} outputs", tree.leaf_size());
             return Err(named(Fault::corrupt("tree_param.size_leaf_vector", reason)));
         }
         let weight = weight_drop.get(index).copied();
@@ -100,28 +100,19 @@ impl<'a> Walk<'a> {
         weight: Option<f32>,
         words: &'a mut usize,
     ) -> Result<Self, Fault> {
-        let nodes = tree.left.len();
-        let lengths = [
-            ("right_children", tree.right.len()),
-            ("split_indices", tree.features.len()),
-            ("split_conditions", tree.conditions.len()),
-            ("default_left", tree.default_left.len()),
-        ];
-        let optional =
-            (!tree.split_type.is_empty()).then_some(("split_type", tree.split_type.len()));
-        for (field, length) in lengths.into_iter().chain(optional) {
-            if length != nodes {
-                let reason = format!("{length} entries for {nodes} nodes");
-                return Err(Fault::corrupt(field, reason));
-            }
-        }
-        let entries = tree.category_nodes.len();
-        if tree.category_segments.len() != entries || tree.category_sizes.len() != entries {
+        let nodes = tree.nodes.len();
+        let none: &[i32] = &[];
+        let category_nodes = tree.extras.as_ref().map_or(none, |extras| &extras.category_nodes);
+        let entries = category_nodes.len();
+        let other = |extras: &RawExtras| {
+            extras.category_segments.len() != entries || extras.category_sizes.len() != entries
+        };
+        if tree.extras.as_deref().is_some_and(other) {
             let reason = "segments and sizes have another number of entries";
             return Err(Fault::corrupt("categories_nodes", reason));
         }
         let mut category_entries = vec![NONE; if entries > 0 { nodes } else { 0 }];
-        for (entry, &node) in (0..).zip(&tree.category_nodes) {
+        for (entry, &node) in (0..).zip(category_nodes) {
             let slot = usize::try_from(node).ok().and_then(|node| category_entries.get_mut(node));
             let reason = || format!("{node} is not one of {nodes} nodes");
             *slot
@@ -149,12 +140,12 @@ impl<'a> Walk<'a> {
                 let reason = "is reached twice; the nodes are not a tree";
                 return Err(Fault::corrupt(format!("node {node}"), reason));
             }
-            let child = if self.tree.left[node] == -1 {
+            let child = if self.tree.nodes[node].left == -1 {
                 self.leaf(node)?
             } else {
                 let index = self.splits.len();
-                let left = self.child("left_children", node, self.tree.left[node])?;
-                let right = self.child("right_children", node, self.tree.right[node])?;
+                let left = self.child("left_children", node, self.tree.nodes[node].left)?;
+                let right = self.child("right_children", node, self.tree.nodes[node].right)?;
                 pending.push((right, Some((index, false))));
                 pending.push((left, Some((index, true))));
                 let split = self.split(node)?;
@@ -171,7 +162,7 @@ impl<'a> Walk<'a> {
     }
 
     fn child(&self, field: &str, node: usize, child: i32) -> Result<usize, Fault> {
-        let nodes = self.tree.left.len();
+        let nodes = self.tree.nodes.len();
         usize::try_from(child).ok().filter(|&child| child < nodes).ok_or_else(|| {
             let reason = format!("{child} is not one of {nodes} nodes");
             Fault::corrupt(format!("{field}[{node}]"), reason)
@@ -181,15 +172,17 @@ impl<'a> Walk<'a> {
     fn leaf(&mut self, node: usize) -> Result<Child, Fault> {
         let tree = self.tree;
         let index = number(self.leaf_nodes.len());
-        let (row, vectors, field) = match &tree.leaf_weights {
-            _ if tree.leaf_size <= 1 => (node, &tree.conditions, "split_conditions"),
-            Some(rows) => {
-                let row = usize::try_from(tree.right[node]).unwrap_or(usize::MAX);
-                (row, rows, "leaf_weights")
+        let size = tree.leaf_size();
+        let extras = tree.extras.as_deref().filter(|_| size > 1);
+        let own = std::slice::from_ref(&tree.nodes[node].condition);
+        let (row, vectors, field) = match extras.map(|extras| (extras, &extras.leaf_weights)) {
+            None => (0, own, "split_conditions"),
+            Some((_, Some(rows))) => {
+                let row = usize::try_from(tree.nodes[node].right).unwrap_or(usize::MAX);
+                (row, rows.as_slice(), "leaf_weights")
             }
-            None => (node, &tree.base_weights, "base_weights"),
+            Some((extras, None)) => (node, extras.base_weights.as_slice(), "base_weights"),
         };
-        let size = tree.leaf_size.max(1);
         let start = row.checked_mul(size);
         let end = start.and_then(|start| start.checked_add(size));
         let values = start.zip(end).and_then(|(start, end)| vectors.get(start..end));
@@ -204,38 +197,38 @@ impl<'a> Walk<'a> {
     }
 
     fn split(&mut self, node: usize) -> Result<Split, Fault> {
-        let tree = self.tree;
-        let feature = tree.features[node];
+        let &RawNode { feature, condition, default_left, split_type, .. } = &self.tree.nodes[node];
         if feature as usize >= self.features {
             let reason = format!("{feature} is not below the {} features", self.features);
             return Err(Fault::corrupt(format!("split_indices[{node}]"), reason));
         }
-        let test = match tree.split_type.get(node) {
-            None | Some(0) => Test::AtMost(below(tree.conditions[node])),
-            Some(1) => Test::Category(self.categories(node)?),
-            Some(other) => {
+        let test = match split_type {
+            0 => Test::AtMost(below(condition)),
+            1 => Test::Category(self.categories(node)?),
+            other => {
                 let reason = format!("{other} is neither 0 (numeric) nor 1 (categorical)");
                 return Err(Fault::corrupt(format!("split_type[{node}]"), reason));
             }
         };
         // The children are filled in when they are visited.
-        let missing_left = tree.default_left[node] != 0;
+        let missing_left = default_left != 0;
         let unknown = Child::Leaf(NONE);
         Ok(Split { feature, test, missing_left, left: unknown, right: unknown })
     }
 
     /// The categories of a node go right, all others left.
     fn categories(&mut self, node: usize) -> Result<CategorySplit, Fault> {
-        let tree = self.tree;
-        let entry = self.category_entries.get(node).filter(|&&entry| entry != NONE);
         let wrong = |reason: String| Fault::corrupt(format!("categories of node {node}"), reason);
-        let entry = *entry.ok_or_else(|| wrong("are missing".into()))? as usize;
-        let (start, size) = (tree.category_segments[entry], tree.category_sizes[entry]);
+        let entry = self.category_entries.get(node).filter(|&&entry| entry != NONE);
+        let found = entry.zip(self.tree.extras.as_deref());
+        let (&entry, extras) = found.ok_or_else(|| wrong("are missing".into()))?;
+        let entry = entry as usize;
+        let (start, size) = (extras.category_segments[entry], extras.category_sizes[entry]);
         let range = usize::try_from(start).ok().zip(usize::try_from(size).ok());
         let end = range.and_then(|(start, size)| start.checked_add(size));
-        let set = range.zip(end).and_then(|((start, _), end)| tree.categories.get(start..end));
+        let set = range.zip(end).and_then(|((start, _), end)| extras.categories.get(start..end));
         let set = set.ok_or_else(|| {
-            let stored = tree.categories.len();
+            let stored = extras.categories.len();
             wrong(format!("{size} from {start} are outside the {stored} that are stored"))
         })?;
         if let Some(category) = set.iter().find(|category| !(0..MAX_CATEGORY).contains(category)) {

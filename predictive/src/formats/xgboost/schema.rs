@@ -4,6 +4,9 @@ use super::names::Categories;
 use super::source::{Source, inside};
 use crate::error::Fault;
 
+/// Names of columns that a model may have.
+const MAX_NAMES: usize = 1 << 20;
+
 /// What a container holds, before anything is checked against anything else.
 #[derive(Default)]
 pub(super) struct Raw {
@@ -50,21 +53,33 @@ pub(super) struct RawBooster {
     pub(super) categories: Vec<Option<Categories>>,
 }
 
-/// One tree as parallel arrays over its nodes.
-#[derive(Default)]
+/// One tree. Small, because a small part of a file can hold many of them.
 pub(super) struct RawTree {
+    /// The nodes, the root first.
+    pub(super) nodes: Box<[RawNode]>,
+    /// What most trees do not have.
+    pub(super) extras: Option<Box<RawExtras>>,
+}
+
+/// One node.
+pub(super) struct RawNode {
     /// Left child; -1 in a leaf.
-    pub(super) left: Vec<i32>,
+    pub(super) left: i32,
     /// Right child; in a leaf with `leaf_weights` its row there.
-    pub(super) right: Vec<i32>,
+    pub(super) right: i32,
     /// Feature.
-    pub(super) features: Vec<u32>,
+    pub(super) feature: u32,
     /// Threshold, or the value of a leaf.
-    pub(super) conditions: Vec<f32>,
-    /// Where missing values go.
-    pub(super) default_left: Vec<u8>,
-    /// 1 for categorical nodes; empty when there is none.
-    pub(super) split_type: Vec<u8>,
+    pub(super) condition: f32,
+    /// Where missing values go: 0 is right.
+    pub(super) default_left: u8,
+    /// 0 for a threshold, 1 for categories.
+    pub(super) split_type: u8,
+}
+
+/// Categories and vector leaves.
+#[derive(Default)]
+pub(super) struct RawExtras {
     /// Categories of all nodes.
     pub(super) categories: Vec<i32>,
     /// Categorical nodes.
@@ -79,6 +94,56 @@ pub(super) struct RawTree {
     pub(super) base_weights: Vec<f32>,
     /// Vectors of the leaves (from 3.2).
     pub(super) leaf_weights: Option<Vec<f32>>,
+}
+
+/// The arrays of a tree, one element a node.
+#[derive(Default)]
+struct Arrays {
+    nodes: Option<usize>,
+    left: Vec<i32>,
+    right: Vec<i32>,
+    features: Vec<u32>,
+    conditions: Vec<f32>,
+    default_left: Vec<u8>,
+    split_type: Vec<u8>,
+}
+
+impl RawTree {
+    /// Numbers of a leaf.
+    pub(super) fn leaf_size(&self) -> usize {
+        self.extras.as_ref().map_or(1, |extras| extras.leaf_size.max(1))
+    }
+}
+
+impl Arrays {
+    /// The nodes, when all arrays have as many elements.
+    fn nodes(&self) -> Result<Box<[RawNode]>, Fault> {
+        let nodes = self.left.len();
+        if self.nodes.is_some_and(|said| said != nodes) || nodes == 0 {
+            let said = self.nodes.unwrap_or(1);
+            let reason = format!("{nodes} nodes, the tree's num_nodes says {said}");
+            return Err(Fault::corrupt("left_children", reason));
+        }
+        let lengths = [
+            ("right_children", self.right.len()),
+            ("split_indices", self.features.len()),
+            ("split_conditions", self.conditions.len()),
+            ("default_left", self.default_left.len()),
+            ("split_type", if self.split_type.is_empty() { nodes } else { self.split_type.len() }),
+        ];
+        if let Some((field, length)) = lengths.into_iter().find(|(_, length)| *length != nodes) {
+            return Err(Fault::corrupt(field, format!("{length} entries for {nodes} nodes")));
+        }
+        let node = |index: usize| RawNode {
+            left: self.left[index],
+            right: self.right[index],
+            feature: self.features[index],
+            condition: self.conditions[index],
+            default_left: self.default_left[index],
+            split_type: self.split_type.get(index).copied().unwrap_or(0),
+        };
+        Ok((0..nodes).map(node).collect())
+    }
 }
 
 /// Reads a model, or the snapshot of a pickle, whose model is under `Model`.
@@ -220,44 +285,40 @@ fn model<S: Source>(source: &mut S, key: &str, raw: &mut RawBooster) -> Result<(
 }
 
 fn tree<S: Source>(source: &mut S) -> Result<RawTree, Fault> {
-    let mut tree = RawTree::default();
-    let mut nodes = None;
+    let (mut arrays, mut extras) = (Arrays::default(), RawExtras::default());
     source.object(|source, key| {
         match key {
             "tree_param" => source.object(|source, key| {
                 match key {
-                    "num_nodes" => nodes = Some(count(source)?),
-                    "size_leaf_vector" => tree.leaf_size = count(source)?,
+                    "num_nodes" => arrays.nodes = Some(count(source)?),
+                    "size_leaf_vector" => extras.leaf_size = count(source)?,
                     _ => source.skip()?,
                 }
                 Ok(())
             })?,
-            "left_children" => tree.left = source.numbers()?,
-            "right_children" => tree.right = source.numbers()?,
-            "split_indices" => tree.features = source.numbers()?,
-            "split_conditions" => tree.conditions = source.numbers()?,
-            "default_left" => tree.default_left = source.numbers()?,
-            "split_type" => tree.split_type = source.numbers()?,
-            "categories" => tree.categories = source.numbers()?,
-            "categories_nodes" => tree.category_nodes = source.numbers()?,
-            "categories_segments" => tree.category_segments = source.numbers()?,
-            "categories_sizes" => tree.category_sizes = source.numbers()?,
-            "base_weights" => tree.base_weights = source.numbers()?,
-            "leaf_weights" => tree.leaf_weights = Some(source.numbers()?),
+            "left_children" => arrays.left = source.numbers()?,
+            "right_children" => arrays.right = source.numbers()?,
+            "split_indices" => arrays.features = source.numbers()?,
+            "split_conditions" => arrays.conditions = source.numbers()?,
+            "default_left" => arrays.default_left = source.numbers()?,
+            "split_type" => arrays.split_type = source.numbers()?,
+            "categories" => extras.categories = source.numbers()?,
+            "categories_nodes" => extras.category_nodes = source.numbers()?,
+            "categories_segments" => extras.category_segments = source.numbers()?,
+            "categories_sizes" => extras.category_sizes = source.numbers()?,
+            "base_weights" => extras.base_weights = source.numbers()?,
+            "leaf_weights" => extras.leaf_weights = Some(source.numbers()?),
             _ => source.skip()?,
         }
         Ok(())
     })?;
-    if tree.leaf_size <= 1 {
-        tree.base_weights = Vec::new();
-        tree.leaf_weights = None;
+    let nodes = arrays.nodes()?;
+    if extras.leaf_size <= 1 {
+        extras.base_weights = Vec::new();
+        extras.leaf_weights = None;
     }
-    if nodes.is_some_and(|nodes| nodes != tree.left.len()) || tree.left.is_empty() {
-        let (found, said) = (tree.left.len(), nodes.unwrap_or(1));
-        let reason = format!("{found} nodes, the tree's num_nodes says {said}");
-        return Err(Fault::corrupt("left_children", reason));
-    }
-    Ok(tree)
+    let plain = extras.leaf_size <= 1 && extras.category_nodes.is_empty();
+    Ok(RawTree { nodes, extras: (!plain).then(|| Box::new(extras)) })
 }
 
 /// One feature of `cats.enc`.
@@ -282,6 +343,9 @@ fn categories<S: Source>(source: &mut S) -> Result<Option<Categories>, Fault> {
 fn texts<S: Source>(source: &mut S) -> Result<Vec<String>, Fault> {
     let mut texts = Vec::new();
     source.list(|source| {
+        if texts.len() == MAX_NAMES {
+            return Err(Fault::corrupt("", format!("more than {MAX_NAMES} names")));
+        }
         texts.push(source.text()?);
         Ok(())
     })?;
