@@ -20,5 +20,6 @@ mod outgoing;
 mod probes;
 mod random;
 pub mod registry;
+pub mod repository;
 mod sse;
 mod track;

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, router};
+use crate::kserve;
 
 /// Smallest buffer hyper accepts for the head of a request.
 const MIN_HEADER_BYTES: usize = 8192;
@@ -76,10 +77,18 @@ pub fn signals() -> io::Result<mpsc::Receiver<()>> {
     Ok(receiver)
 }
 
-/// Serves until the first message of `stop` (or until an engine dies), then drains.
-pub async fn serve(app: Arc<App>, listener: TcpListener, mut stop: mpsc::Receiver<()>) -> Outcome {
+/// Serves HTTP, and gRPC where there is a listener for it, until the first message of `stop` (or until an engine dies), then drains.
+pub async fn serve(
+    app: Arc<App>,
+    listener: TcpListener,
+    grpc: Option<TcpListener>,
+    mut stop: mpsc::Receiver<()>,
+) -> Outcome {
     let tracker = TaskTracker::new();
     let closing = CancellationToken::new();
+    if let Some(grpc) = grpc {
+        tracker.spawn(kserve::grpc::serve(Arc::clone(&app), grpc, closing.clone()));
+    }
     let routes = router(Arc::clone(&app));
     app.set_ready();
     let lost = tokio::select! {

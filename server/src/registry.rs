@@ -1,7 +1,8 @@
 //! Names and what they serve.
 //!
 //! [`Served`] is the seam for other kinds of models: a kind is one variant here and the routes that ask
-//! for it. The registry is filled before the port opens and does not change after.
+//! for it. Language models are there before the port opens and stay; classic models come and go in the
+//! [`Repository`].
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -14,6 +15,7 @@ use tokenmill_engine::text::{ChatTemplate, TextPool, Tokenizer};
 use crate::error::ApiError;
 use crate::kserve::{Predictive, Unserved};
 use crate::metrics::ModelMetrics;
+use crate::repository::Repository;
 
 /// Sampling values of the model's generation configuration; a request's own values win.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -136,7 +138,8 @@ pub enum Served {
 /// Names in the order of their registration; the first is the default.
 #[derive(Default)]
 pub struct Registry {
-    entries: Vec<(String, Served)>,
+    entries: Vec<(String, Arc<Generative>)>,
+    repository: Repository,
 }
 
 /// A name is taken.
@@ -145,27 +148,72 @@ pub struct Registry {
 pub struct NameTaken(pub String);
 
 impl Registry {
+    /// A registry over a repository of classic models.
+    pub fn new(repository: Repository) -> Self {
+        Self { entries: Vec::new(), repository }
+    }
+
     /// Adds a name.
     ///
     /// # Errors
     /// When the name is there already.
     pub fn insert(&mut self, name: impl Into<String>, served: Served) -> Result<(), NameTaken> {
         let name = name.into();
-        if self.get(&name).is_some() {
+        if self.find(&name).is_ok() {
             return Err(NameTaken(name));
         }
-        self.entries.push((name, served));
+        match served {
+            Served::Generative(model) => self.entries.push((name, model)),
+            Served::Predictive(model) => self.repository.put(&name, model),
+        }
         Ok(())
     }
 
-    /// All names with what they stand for.
-    pub fn entries(&self) -> &[(String, Served)] {
+    /// The classic models.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// All names: language models in the order of their registration, then classic models.
+    pub fn names(&self) -> Vec<String> {
+        let language = self.entries.iter().map(|(name, _)| name.clone());
+        language.chain(self.repository.names()).collect()
+    }
+
+    /// What a name stands for.
+    ///
+    /// # Errors
+    /// When there is no such name, or its classic model cannot answer.
+    pub fn find(&self, name: &str) -> Result<Served, Unserved> {
+        match self.language_model(name) {
+            Some(model) => Ok(Served::Generative(Arc::clone(model))),
+            None => self.repository.get(name, None).map(Served::Predictive),
+        }
+    }
+
+    /// The language model of exactly this name.
+    pub fn language_model(&self, name: &str) -> Option<&Arc<Generative>> {
+        self.entries.iter().find(|(known, _)| known == name).map(|(_, model)| model)
+    }
+
+    /// The names of language models with what they stand for.
+    pub fn language_models(&self) -> &[(String, Arc<Generative>)] {
         &self.entries
     }
 
-    /// Looks a name up.
-    pub fn get(&self, name: &str) -> Option<&Served> {
-        self.entries.iter().find(|(known, _)| known == name).map(|(_, served)| served)
+    /// Whether a name can answer.
+    ///
+    /// # Errors
+    /// When there is no such name or version.
+    pub fn readiness(&self, name: &str, version: Option<&str>) -> Result<bool, Unserved> {
+        match self.language_model(name) {
+            Some(model) => Ok(model.engine.is_alive()),
+            None => match self.repository.get(name, version) {
+                Ok(_) => Ok(true),
+                Err(Unserved::NotReady(_)) => Ok(false),
+                Err(unknown) => Err(unknown),
+            },
+        }
     }
 
     /// The language model of a request and the name to print. Absent and empty mean the first one, and
@@ -182,8 +230,8 @@ impl Registry {
             || name.starts_with("https://");
         let first = || if anonymous { self.entries.first() } else { None };
         match found.or_else(first) {
-            Some((known, Served::Generative(model))) => Ok((known, model)),
-            Some((_, Served::Predictive(_))) | None => Err(ApiError::model_not_found(name)),
+            Some((known, model)) => Ok((known, model)),
+            None => Err(ApiError::model_not_found(name)),
         }
     }
 
@@ -196,36 +244,21 @@ impl Registry {
         name: &str,
         version: Option<&str>,
     ) -> Result<Arc<Predictive>, Unserved> {
-        match self.get(name) {
-            Some(Served::Predictive(model))
-                if version.is_none_or(|version| model.version.as_deref() == Some(version)) =>
-            {
-                Ok(Arc::clone(model))
-            }
-            Some(Served::Generative(_)) => Err(Unserved::Generative(name.to_owned())),
-            _ => Err(Unserved::Unknown(name.to_owned())),
+        match self.language_model(name) {
+            Some(_) => Err(Unserved::Generative(name.to_owned())),
+            None => self.repository.get(name, version),
         }
     }
 
     /// Every language model once, with its first name.
     pub fn generatives(&self) -> Vec<(&str, &Arc<Generative>)> {
         let mut models: Vec<(&str, &Arc<Generative>)> = Vec::new();
-        for (name, served) in &self.entries {
-            let Served::Generative(model) = served else { continue };
+        for (name, model) in &self.entries {
             if !models.iter().any(|(_, known)| Arc::ptr_eq(known, model)) {
                 models.push((name, model));
             }
         }
         models
-    }
-
-    /// Every classic model, in the order of registration.
-    pub fn predictives(&self) -> Vec<Arc<Predictive>> {
-        let model = |(_, served): &(String, Served)| match served {
-            Served::Predictive(model) => Some(Arc::clone(model)),
-            Served::Generative(_) => None,
-        };
-        self.entries.iter().filter_map(model).collect()
     }
 
     /// Whether every engine is alive.

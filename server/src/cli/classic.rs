@@ -1,19 +1,16 @@
 //! Classic models on the command line: which files are theirs, loading, serving.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Context;
 use serde_json::{Value, json};
-use tokenmill_predictive::{
-    Model, ModelFiles, PredictHandle, PredictPool, TensorSpec, load, recognise,
-};
+use tokenmill_predictive::{Model, ModelFiles, PredictPool, TensorSpec, load, recognise};
 
 use crate::config::{Config, ModelSpec};
-use crate::kserve::Predictive;
-use crate::registry::{Registry, Served};
+use crate::registry::Registry;
+use crate::repository::{Repository, RepositoryConfig};
 
 /// Whether `path` is a classic model: `--framework` says so, or the files do and are no language model's.
 pub(super) fn is_classic(config: &Config, path: &Path) -> bool {
@@ -40,34 +37,83 @@ pub(super) fn names(config: &Config, spec: &ModelSpec) -> Vec<String> {
     }
 }
 
-/// A registry that serves the model at `path`.
-pub(super) async fn prepare(
+/// Whether `path` is a directory of models: no model itself, but one below it.
+pub(super) fn is_repository(config: &Config, path: &Path) -> bool {
+    let Ok(files) = ModelFiles::open(path) else { return false };
+    let language = |name: &String| {
+        name == "config.json" || [".gguf", ".safetensors"].iter().any(|end| name.ends_with(end))
+    };
+    if !files.is_directory || files.names.iter().any(language) || is_model(config, path) {
+        return false;
+    }
+    directories(path).iter().any(|model| {
+        model.join("config.pbtxt").is_file()
+            || is_model(config, model)
+            || directories(model).iter().any(|version| is_model(config, version))
+    })
+}
+
+/// Whether the files at the top of `path` are of a known format.
+fn is_model(config: &Config, path: &Path) -> bool {
+    let Ok(files) = ModelFiles::open(path) else { return false };
+    match config.predictive.load.format {
+        Some(_) => !files.names.is_empty() && recognise(&files).is_some(),
+        None => recognise(&files).is_some(),
+    }
+}
+
+/// The visible directories in `path`; none when it cannot be listed.
+fn directories(path: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let visible = entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
+    visible.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+/// A repository that can load, below `root` or from named files.
+pub(super) fn repository(config: &Config, root: Option<PathBuf>) -> anyhow::Result<Repository> {
+    let pool = PredictPool::new(config.predictive.threads)
+        .context("cannot start the threads of classic models")?;
+    tracing::info!(threads = config.predictive.threads, "threads of classic models");
+    Ok(Repository::new(RepositoryConfig {
+        root,
+        options: config.predictive.load.clone(),
+        handle: config.predictive.handle.clone(),
+        pool,
+    }))
+}
+
+/// A registry that serves the model at `path` under its names.
+pub(super) async fn single(
     config: &Config,
     spec: &ModelSpec,
     path: &Path,
 ) -> anyhow::Result<(Registry, Vec<String>)> {
-    let start = Instant::now();
-    let model = open(config, path).await?;
-    let description = model.description();
-    tracing::info!(
-        model = %path.display(),
-        format = description.format,
-        kind = description.kind,
-        library = description.library.as_deref().unwrap_or("unknown"),
-        threads = config.predictive.threads,
-        seconds = start.elapsed().as_secs_f64(),
-        "model"
-    );
-    let pool = PredictPool::new(config.predictive.threads)
-        .context("cannot start the threads of classic models")?;
-    let handle = PredictHandle::new(model, pool, config.predictive.handle.clone());
+    let repository = repository(config, None)?;
     let names = names(config, spec);
-    let mut registry = Registry::default();
     for name in &names {
-        let model = Predictive::new(name.clone(), None, handle.clone());
-        registry.insert(name.clone(), Served::Predictive(Arc::new(model)))?;
+        let loaded = repository.load_from(name, path, None).await;
+        loaded.map_err(|failure| anyhow::anyhow!("{}", failure.text))?;
     }
-    Ok((registry, names))
+    Ok((Registry::new(repository), names))
+}
+
+/// Loads every model below the root of a repository. One that fails is unavailable; when all do, the start fails.
+pub(super) async fn load_all(repository: &Repository) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut failed = Vec::new();
+    for name in repository.candidates().context("cannot list the models")? {
+        match repository.load(&name, None).await {
+            Ok(()) => names.push(name),
+            Err(failure) => {
+                tracing::error!(model = name, reason = failure.text, "cannot load");
+                failed.push(failure.text);
+            }
+        }
+    }
+    if names.is_empty() && !failed.is_empty() {
+        anyhow::bail!("no model of the repository can be loaded:\n{}", failed.join("\n"));
+    }
+    Ok(names)
 }
 
 /// Everything there is to say of a loaded model, for programs.

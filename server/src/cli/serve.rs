@@ -20,6 +20,7 @@ use super::{classic, progress, ready};
 use crate::app::App;
 use crate::config::values::bytes;
 use crate::config::{Config, EngineSettings};
+use crate::kserve;
 use crate::lifecycle::{self, Outcome};
 use crate::random;
 use crate::registry::{Generative, GenerativeParts, Registry, SamplingDefaults, Served};
@@ -42,13 +43,24 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         }
     };
     let Prepared { registry, names, kind, thread } = prepared;
-    let app = App::new(config.http.clone(), registry);
+    let mut http = config.http.clone();
+    if kind == ready::Kind::Classic || config.predictive.repository.is_some() {
+        http.kserve.grpc.port = config.predictive.grpc_port;
+    }
+    let app = App::new(http, registry);
     let listener = lifecycle::bind(&app).await?;
+    let grpc = kserve::grpc::bind(&app).await?;
+    if let Some(grpc) = &grpc {
+        tracing::info!(address = %grpc.local_addr()?, "gRPC");
+    }
     let address = listener.local_addr()?;
-    tracing::info!(model = names[0], %address, seconds = start.elapsed().as_secs_f64(), "ready");
+    tracing::info!(model = names.first().map_or("", String::as_str), %address, seconds = start.elapsed().as_secs_f64(), "ready");
     let keyed = !config.http.api_keys.is_empty();
-    super::say(&format!("{}\n", ready::line(address, &names[0], kind, keyed)));
-    let outcome = lifecycle::serve(Arc::clone(&app), listener, stop).await;
+    super::say(&format!(
+        "{}\n",
+        ready::line(address, names.first().map_or("", String::as_str), kind, keyed)
+    ));
+    let outcome = lifecycle::serve(Arc::clone(&app), listener, grpc, stop).await;
     drop(app);
     Ok(match outcome {
         Outcome::Drained | Outcome::TimedOut => {
@@ -104,8 +116,14 @@ async fn prepare(config: &Config) -> anyhow::Result<Prepared> {
     let mut phases = Phases::start();
     let spec = config.model.as_ref().context("no model was named")?;
     let path = model::locate(config, spec).await?;
+    if classic::is_repository(config, &path) {
+        let repository = classic::repository(config, Some(path))?;
+        let names = classic::load_all(&repository).await?;
+        let registry = Registry::new(repository);
+        return Ok(Prepared { registry, names, kind: ready::Kind::Classic, thread: None });
+    }
     if classic::is_classic(config, &path) {
-        let (registry, names) = classic::prepare(config, spec, &path).await?;
+        let (registry, names) = classic::single(config, spec, &path).await?;
         return Ok(Prepared { registry, names, kind: ready::Kind::Classic, thread: None });
     }
     let opened = model::open(config, spec, path)?;
@@ -155,6 +173,11 @@ async fn prepare(config: &Config) -> anyhow::Result<Prepared> {
     }
     let model = Served::Generative(Arc::new(model));
     let mut registry = Registry::default();
+    if let Some(root) = &config.predictive.repository {
+        let repository = classic::repository(config, Some(root.clone()))?;
+        classic::load_all(&repository).await?;
+        registry = Registry::new(repository);
+    }
     for name in &names {
         registry.insert(name.clone(), model.clone())?;
     }

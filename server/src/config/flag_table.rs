@@ -250,6 +250,43 @@ static CLASSIC: &[Flag] = &[
         "Requests to a classic model in the house; more are answered 429",
     ),
     Flag::obeyed(
+        "max-batch-size",
+        Whole,
+        ["no batching", "32"],
+        "Rows of a batch: waiting requests to a classic model are merged (its config.pbtxt wins)",
+    ),
+    Flag::obeyed(
+        "max-batch-delay-us",
+        Whole,
+        ["0", "200"],
+        "Microseconds that a request to a classic model waits for others",
+    ),
+    Flag::obeyed(
+        "model-repository",
+        Text,
+        ["none", "/models"],
+        "Directory of classic models, served beside the language model",
+    ),
+    Flag::obeyed(
+        "grpc-port",
+        Whole,
+        ["8081", "9000"],
+        "Port of gRPC, open where classic models are served",
+    ),
+    Flag::obeyed("enable-grpc", Switch, ["true", "false"], "gRPC for classic models"),
+    Flag::obeyed(
+        "grpc-max-receive-message-length",
+        Whole,
+        ["67108864", "8388608"],
+        "Bytes of a gRPC message received",
+    ),
+    Flag::obeyed(
+        "grpc-max-send-message-length",
+        Whole,
+        ["67108864", "8388608"],
+        "Bytes of a gRPC message sent",
+    ),
+    Flag::obeyed(
         "strict-kserve",
         Switch,
         ["false", "true"],

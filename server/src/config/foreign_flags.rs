@@ -236,11 +236,7 @@ pub(super) static FRONT: &[Flag] = &[
 ];
 
 pub(super) static KSERVE: &[Flag] = &[
-    Flag::no_effect("grpc-port", Whole, "gRPC port", GRPC),
-    Flag::no_effect("enable-grpc", Switch, "gRPC server", GRPC),
     Flag::no_effect("max-threads", Whole, "gRPC threads", GRPC),
-    Flag::no_effect("grpc-max-send-message-length", Whole, "gRPC message limit", GRPC),
-    Flag::no_effect("grpc-max-receive-message-length", Whole, "gRPC message limit", GRPC),
     Flag::no_effect("workers", Whole, "Server processes", ONE_PROCESS),
     Flag::no_effect("max-asyncio-workers", Whole, "Python threads", ONE_PROCESS),
     Flag::no_effect("event-loop", Text, "Python event loop", PYTHON),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::arguments::whole;
 use super::{Arguments, Environment, UsageError, small};
 use crate::app::{CorsConfig, ServerConfig};
+use crate::kserve::grpc::GrpcConfig;
 use crate::kserve::{CloudEventConfig, KserveConfig};
 
 /// KServe's port.
@@ -26,6 +27,10 @@ pub(super) fn http(
     let idle = arguments.whole("timeout-keep-alive", 1, LONGEST)?.map(Duration::from_secs);
     let write = arguments.whole("write-timeout", 1, LONGEST)?.map(Duration::from_secs);
     let default_max_tokens = arguments.whole("default-max-tokens", 1, u64::from(u32::MAX))?;
+    let message = |name: &str| -> Result<usize, UsageError> {
+        let bytes = arguments.whole(name, 1, u64::from(u32::MAX))?;
+        Ok(bytes.map_or(64 << 20, |bytes| bytes as usize))
+    };
     Ok(ServerConfig {
         host: host(arguments)?,
         port: port(arguments, environment)?,
@@ -61,6 +66,11 @@ pub(super) fn http(
         access_log: on("access-log", true) && !on("disable-uvicorn-access-log", false),
         kserve: KserveConfig {
             strict: on("strict-kserve", false),
+            grpc: GrpcConfig {
+                port: None,
+                max_receive: message("grpc-max-receive-message-length")?,
+                max_send: message("grpc-max-send-message-length")?,
+            },
             triton_metrics: on("triton-metrics", false),
             cloud_events: CloudEventConfig {
                 merge: environment.is_true("CE_MERGE"),

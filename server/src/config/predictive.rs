@@ -1,6 +1,9 @@
 //! How classic models are loaded and run.
 
-use tokenmill_predictive::{HandleOptions, LoadOptions, Method};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokenmill_predictive::{Batching, HandleOptions, LoadOptions, Method};
 
 use super::{Arguments, Environment, Machine, Split, UsageError};
 
@@ -11,9 +14,18 @@ pub struct PredictiveSettings {
     pub load: LoadOptions,
     /// Threads on which models compute.
     pub threads: usize,
-    /// Limits of requests.
+    /// Limits of requests, and how they are merged.
     pub handle: HandleOptions,
+    /// Directory of classic models beside a language model.
+    pub repository: Option<PathBuf>,
+    /// Port of gRPC where classic models are served.
+    pub grpc_port: Option<u16>,
 }
+
+/// KServe's gRPC port.
+const GRPC_PORT: u64 = 8081;
+/// Longest delay of a batch in microseconds.
+const MAX_BATCH_DELAY: u64 = 60_000_000;
 
 pub(super) fn predictive(
     arguments: &Arguments,
@@ -32,9 +44,25 @@ pub(super) fn predictive(
             .map_or(Split::of(machine, None).kernel_threads, |threads| threads as usize),
         handle: HandleOptions {
             max_in_flight: limit.map_or(default.max_in_flight, |limit| limit as usize),
-            ..default
+            batching: batching(arguments)?,
         },
+        repository: arguments.text("model-repository").map(PathBuf::from),
+        grpc_port: arguments
+            .switch("enable-grpc")
+            .unwrap_or(true)
+            .then_some(arguments.whole("grpc-port", 0, 65_535)?.unwrap_or(GRPC_PORT) as u16),
     })
+}
+
+/// Batching of models whose own configuration says nothing; off without a size.
+fn batching(arguments: &Arguments) -> Result<Option<Batching>, UsageError> {
+    let rows = arguments.whole("max-batch-size", 1, u64::from(u32::MAX))?;
+    let delay = arguments.whole("max-batch-delay-us", 0, MAX_BATCH_DELAY)?.unwrap_or(0);
+    Ok(rows.map(|rows| Batching {
+        max_rows: rows as usize,
+        max_delay: Duration::from_micros(delay),
+        preferred: Vec::new(),
+    }))
 }
 
 /// The method that was named; KServe's variable knows two.

@@ -19,7 +19,7 @@ use super::cloudevents::Event;
 use super::failure::{Failure, FailureKind};
 use super::infer::{self, Plan};
 use super::statistics::Watch;
-use super::{Predictive, Unserved, metadata, v1, v2};
+use super::{Predictive, Unserved, metadata, repository, v1, v2};
 use crate::admission::RequestContext;
 use crate::app::App;
 use crate::body;
@@ -46,13 +46,13 @@ pub(crate) fn routes() -> Router<Arc<App>> {
 }
 
 /// What every handler needs.
-struct Call {
-    app: Arc<App>,
+pub(super) struct Call {
+    pub(super) app: Arc<App>,
     context: RequestContext,
     method: Method,
     uri: Uri,
-    headers: HeaderMap,
-    body: Body,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
 }
 
 impl Call {
@@ -75,7 +75,7 @@ impl Call {
     }
 
     /// Only `allowed` is answered.
-    fn only(&self, allowed: &Method) -> Result<(), Failure> {
+    pub(super) fn only(&self, allowed: &Method) -> Result<(), Failure> {
         if self.method == *allowed {
             return Ok(());
         }
@@ -86,7 +86,7 @@ impl Call {
     }
 }
 
-type Outcome = Result<Response, Failure>;
+pub(super) type Outcome = Result<Response, Failure>;
 
 /// The answer to a failed request.
 pub(super) fn failed(failure: &Failure, strict: bool) -> Response {
@@ -111,7 +111,7 @@ pub(super) fn failed(failure: &Failure, strict: bool) -> Response {
     response
 }
 
-fn not_found() -> Failure {
+pub(super) fn not_found() -> Failure {
     Failure::detail(StatusCode::NOT_FOUND, json!("Not Found"))
 }
 
@@ -128,7 +128,7 @@ pub(super) fn deadline(app: &App, context: &RequestContext) -> Result<Option<Ins
     Ok(timeout.and_then(|timeout| context.arrival.checked_add(timeout)))
 }
 
-fn json(value: &Value) -> Outcome {
+pub(super) fn json(value: &Value) -> Outcome {
     Ok(body::json(value))
 }
 
@@ -177,7 +177,7 @@ async fn v1_models(
     request: Request,
 ) -> Response {
     let generative = !app.registry.generatives().is_empty();
-    let predictive = matches!(app.registry.get(&rest), Some(Served::Predictive(_)));
+    let predictive = app.registry.repository().knows(&rest);
     let verb = rest.rsplit_once(':').filter(|(_, verb)| matches!(*verb, "predict" | "explain"));
     if request.method() == Method::GET && generative && !predictive {
         return openai::models::retrieve(State(app), Path(rest)).await.into_response();
@@ -194,8 +194,7 @@ async fn v1_models(
 async fn v1_dispatch(call: Call, rest: &str) -> Outcome {
     if call.method == Method::GET {
         let name = rest;
-        let served = call.app.registry.get(name).ok_or_else(|| unknown(name))?;
-        ready(served, name)?;
+        ready(&call.app.registry.find(name)?, name)?;
         return json(&json!({"name": name, "ready": true}));
     }
     match rest.rsplit_once(':') {
@@ -210,10 +209,6 @@ async fn v1_dispatch(call: Call, rest: &str) -> Outcome {
         }
         _ => Err(call.only(&Method::GET).err().unwrap_or_else(not_found)),
     }
-}
-
-fn unknown(name: &str) -> Failure {
-    Unserved::Unknown(name.to_owned()).into()
 }
 
 /// Whether a served model can answer.
@@ -256,6 +251,9 @@ async fn v2_rest(
 }
 
 async fn v2_dispatch(call: Call, rest: &str) -> Outcome {
+    if let Some(rest) = rest.strip_prefix("repository/") {
+        return repository::dispatch(call, rest).await;
+    }
     if let Some(model) = rest.strip_prefix("models/") {
         return v2_model(call, ModelPath::parse(model)).await;
     }
@@ -317,11 +315,11 @@ async fn v2_model(call: Call, path: ModelPath<'_>) -> Outcome {
     let allowed = if path.verb == Verb::Infer { Method::POST } else { Method::GET };
     call.only(&allowed)?;
     let app = Arc::clone(&call.app);
-    if path.name == "stats" && path.verb == Verb::Metadata && app.registry.get("stats").is_none() {
-        return json(&statistics(&app.registry.predictives()));
+    if path.name == "stats" && path.verb == Verb::Metadata && app.registry.find("stats").is_err() {
+        return json(&statistics(&app.registry.repository().ready()));
     }
-    let served = app.registry.get(path.name).ok_or_else(|| unknown(path.name))?;
-    let model = match served {
+    let served = app.registry.find(path.name)?;
+    let model = match &served {
         Served::Generative(_) if matches!(path.verb, Verb::Metadata | Verb::Ready) => None,
         _ => Some(versioned(&app, &path)?),
     };
@@ -329,9 +327,9 @@ async fn v2_model(call: Call, path: ModelPath<'_>) -> Outcome {
         (Verb::Infer, Some(model)) => infer(call, &model).await,
         (Verb::Stats, Some(model)) => json(&statistics(&[model])),
         (Verb::Config, Some(model)) => json(&metadata::config(&model)),
-        (Verb::Metadata, _) => json(&metadata::model(path.name, served)),
+        (Verb::Metadata, _) => json(&metadata::model(path.name, &served)),
         (_, _) => {
-            ready(served, path.name)?;
+            ready(&served, path.name)?;
             json(&json!({"name": path.name, "ready": true}))
         }
     }

@@ -8,24 +8,33 @@ use crate::app::App;
 use crate::registry::Served;
 
 /// Extensions that `GET /v2` names: those that are there.
-const EXTENSIONS: [&str; 5] =
-    ["classification", "model_configuration", "binary_tensor_data", "parameters", "statistics"];
+pub(super) const EXTENSIONS: [&str; 7] = [
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository_extension",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+];
+/// Name of the server.
+pub(super) const SERVER: &str = "tokenmill";
 
 /// `GET /v2`.
 pub(super) fn server() -> Value {
     json!({
-        "name": "tokenmill",
+        "name": SERVER,
         "version": env!("CARGO_PKG_VERSION"),
         "extensions": EXTENSIONS,
     })
 }
 
 /// Every served name.
-pub(crate) fn names(app: &App) -> Vec<&str> {
-    app.registry.entries().iter().map(|(name, _)| name.as_str()).collect()
+pub(crate) fn names(app: &App) -> Vec<String> {
+    app.registry.names()
 }
 
-fn sizes(spec: &TensorSpec) -> Vec<i64> {
+pub(super) fn sizes(spec: &TensorSpec) -> Vec<i64> {
     let size = |size: &Option<usize>| size.map_or(-1, |size| i64::try_from(size).unwrap_or(-1));
     spec.shape.iter().map(size).collect()
 }

@@ -6,6 +6,7 @@
 mod classification;
 mod cloudevents;
 pub mod failure;
+pub mod grpc;
 mod http;
 pub mod infer;
 mod json_array;
@@ -13,6 +14,7 @@ mod json_print;
 pub(crate) mod metadata;
 mod model;
 mod parameters;
+mod repository;
 pub mod statistics;
 mod v1;
 mod v2;
@@ -31,6 +33,8 @@ pub struct KserveConfig {
     pub strict: bool,
     /// Series under Triton's names in `/metrics`.
     pub triton_metrics: bool,
+    /// The gRPC port.
+    pub grpc: grpc::GrpcConfig,
     /// Attributes of CloudEvents.
     pub cloud_events: CloudEventConfig,
 }

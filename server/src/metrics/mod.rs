@@ -300,7 +300,7 @@ pub(crate) fn encode(app: &App) -> String {
         .into_iter()
         .map(|(name, model)| ModelScope { name, model })
         .collect();
-    let classics = app.registry.predictives();
+    let classics = app.registry.repository().ready();
     let triton = app.config.kserve.triton_metrics;
     let wanted = |metric: &&Metric| triton || !matches!(metric.write, table::Write::Triton(_));
     for metric in METRICS.iter().chain(classic::FAMILIES).filter(wanted) {

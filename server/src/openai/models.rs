@@ -10,14 +10,14 @@ use crate::app::App;
 use crate::body;
 use crate::error::ApiError;
 use crate::kserve::metadata;
-use crate::registry::Served;
+use crate::registry::Generative;
 
 /// The list, in the order of registration: OpenAI's with KServe's names beside it; KServe's alone where no
 /// language model is served.
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
-    let entries = app.registry.entries();
+    let models = app.registry.language_models();
     let names = metadata::names(&app);
-    let data: Vec<Value> = entries.iter().filter_map(|(name, served)| card(name, served)).collect();
+    let data: Vec<Value> = models.iter().map(|(name, model)| card(name, model)).collect();
     if data.is_empty() && !names.is_empty() {
         return body::json(&json!({ "models": names }));
     }
@@ -29,14 +29,13 @@ pub(crate) async fn retrieve(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let card = app.registry.get(&id).and_then(|served| card(&id, served));
-    Ok(body::json(&card.ok_or_else(|| ApiError::model_not_found(&id))?))
+    let model = app.registry.language_model(&id).ok_or_else(|| ApiError::model_not_found(&id))?;
+    Ok(body::json(&card(&id, model)))
 }
 
 /// The entry of a language model; classic models are not in OpenAI's list.
-fn card(name: &str, served: &Served) -> Option<Value> {
-    let Served::Generative(model) = served else { return None };
-    Some(json!({
+fn card(name: &str, model: &Generative) -> Value {
+    json!({
         "id": name,
         "object": "model",
         "created": model.created,
@@ -58,5 +57,5 @@ fn card(name: &str, served: &Served) -> Option<Value> {
             "group": null,
             "is_blocking": false,
         }],
-    }))
+    })
 }

@@ -24,7 +24,7 @@ async fn start(setup: Setup) -> Live {
     let listener = bind(&server.app).await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let (stop, receiver) = mpsc::channel(4);
-    let ended = tokio::spawn(serve(server.app.clone(), listener, receiver));
+    let ended = tokio::spawn(serve(server.app.clone(), listener, None, receiver));
     Live { server, address, stop, ended }
 }
 

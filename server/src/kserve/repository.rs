@@ -1,0 +1,84 @@
+//! `POST /v2/repository/…`: the index, loading and unloading.
+
+use std::sync::Arc;
+
+use axum::http::Method;
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+
+use super::failure::Failure;
+use super::http::{Call, Outcome, json, not_found};
+use crate::app::App;
+use crate::body;
+
+/// Routes below `/v2/repository/`.
+pub(super) async fn dispatch(call: Call, rest: &str) -> Outcome {
+    let model = rest.strip_prefix("models/").and_then(|rest| rest.rsplit_once('/'));
+    match (rest, model) {
+        ("index", _) => {
+            call.only(&Method::POST)?;
+            index(call).await
+        }
+        (_, Some((name, "load"))) => {
+            call.only(&Method::POST)?;
+            load(call, name).await
+        }
+        (_, Some((name, "unload"))) => {
+            call.only(&Method::POST)?;
+            call.app.registry.repository().unload(name).await?;
+            json(&json!({"name": name, "unload": true}))
+        }
+        _ => Err(not_found()),
+    }
+}
+
+/// The JSON object of a body; an empty body is an empty object.
+async fn object(call: Call) -> Result<(Value, Arc<App>), Failure> {
+    let Call { app, headers, body, .. } = call;
+    let bytes = body::read(body, &headers, app.config.body_limit).await?;
+    let text: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
+    let value: Value = serde_json::from_slice(text)
+        .map_err(|error| Failure::invalid(format!("Unrecognized request format: {error}")))?;
+    if !value.is_object() {
+        return Err(Failure::invalid("expected a JSON object"));
+    }
+    Ok((value, app))
+}
+
+/// Triton's index of models.
+async fn index(call: Call) -> Outcome {
+    let (value, app) = object(call).await?;
+    let ready = value["ready"].as_bool().unwrap_or(false);
+    let entries = app.registry.repository().index(ready);
+    let entry = |entry: crate::repository::IndexEntry| {
+        json!({
+            "name": entry.name,
+            "version": entry.version,
+            "state": entry.state,
+            "reason": entry.reason,
+        })
+    };
+    let entries: Vec<Value> = entries.into_iter().map(entry).collect();
+    Ok(axum::Json(entries).into_response())
+}
+
+/// Loads a model; Triton's `config` parameter takes the place of its `config.pbtxt`.
+async fn load(call: Call, name: &str) -> Outcome {
+    let (value, app) = object(call).await?;
+    let mut config = None;
+    if let Some(parameters) = value["parameters"].as_object() {
+        for (parameter, value) in parameters {
+            match (parameter.as_str(), value.as_str()) {
+                ("config", Some(text)) => config = Some(text),
+                _ => {
+                    return Err(Failure::invalid(format!(
+                        "the load parameter {} is not supported; config is, a JSON text",
+                        crate::error::clip(parameter)
+                    )));
+                }
+            }
+        }
+    }
+    app.registry.repository().load(name, config).await?;
+    json(&json!({"name": name, "load": true}))
+}

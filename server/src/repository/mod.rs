@@ -1,0 +1,311 @@
+//! Classic models by name: loaded, replaced and taken away while requests run.
+//!
+//! A request takes its model once and keeps it to its end, so a load or unload never drops one: the new version is loaded
+//! beside the old, one store makes it the model of the name, and the old goes with its last request.
+
+mod layout;
+mod pbtxt;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokenmill_predictive::{
+    HandleOptions, LoadError, LoadOptions, Model, PredictHandle, PredictPool,
+};
+
+use crate::kserve::failure::{Failure, FailureKind};
+use crate::kserve::{Predictive, Unserved};
+use layout::Layout;
+
+/// Where models come from and how they run.
+#[derive(Clone)]
+pub struct RepositoryConfig {
+    /// The directory whose sub-directories are models; `None` when only named files are served.
+    pub root: Option<PathBuf>,
+    /// What loads ask for.
+    pub options: LoadOptions,
+    /// How requests are run; a model's own configuration wins.
+    pub handle: HandleOptions,
+    /// The threads.
+    pub pool: PredictPool,
+}
+
+/// State of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Ready,
+    Loading,
+    Unavailable(String),
+}
+
+/// A name.
+struct Slot {
+    /// Where its files are.
+    path: PathBuf,
+    /// The versions that answer, in ascending order; the last is the one of requests that name none.
+    versions: Vec<Arc<Predictive>>,
+    state: State,
+    /// Held while it is loaded or taken away, so that both happen one after the other.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// One line of the index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// The model's name.
+    pub name: String,
+    /// Its version; empty where there are none.
+    pub version: String,
+    /// `READY`, `LOADING` or `UNAVAILABLE`.
+    pub state: &'static str,
+    /// Why it is unavailable.
+    pub reason: String,
+}
+
+/// The models. Without a configuration it holds what was put in and loads nothing.
+#[derive(Default)]
+pub struct Repository {
+    config: Option<RepositoryConfig>,
+    slots: RwLock<BTreeMap<String, Slot>>,
+}
+
+impl Repository {
+    /// A repository without models yet.
+    pub fn new(config: RepositoryConfig) -> Self {
+        Self { config: Some(config), slots: RwLock::default() }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Slot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Slot>> {
+        self.slots.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn root(&self) -> Option<&Path> {
+        self.config.as_ref()?.root.as_deref()
+    }
+
+    /// Adds a model that is loaded already.
+    pub fn put(&self, name: &str, model: Arc<Predictive>) {
+        let slot = Slot {
+            path: PathBuf::new(),
+            versions: vec![model],
+            state: State::Ready,
+            turn: Arc::default(),
+        };
+        self.write().insert(name.to_owned(), slot);
+    }
+
+    /// Names of the directories below the root that could be models, sorted.
+    ///
+    /// # Errors
+    /// When the root cannot be listed.
+    pub fn candidates(&self) -> std::io::Result<Vec<String>> {
+        let Some(root) = self.root() else { return Ok(Vec::new()) };
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(root)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.starts_with('.') && entry.path().is_dir() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Loads (or loads again) the model of a directory below the root. A failed load leaves what was there.
+    ///
+    /// # Errors
+    /// The name is none below the root, or the files are refused; KServe's text, with the reason behind it.
+    pub async fn load(&self, name: &str, config: Option<&str>) -> Result<(), Failure> {
+        let known = self.read().get(name).map(|slot| slot.path.clone());
+        let path = match (known, self.root()) {
+            (Some(path), _) => path,
+            (None, Some(root)) if is_plain(name) && root.join(name).is_dir() => root.join(name),
+            _ => return Err(not_ready(name, None)),
+        };
+        self.load_from(name, &path, config).await
+    }
+
+    /// Loads the model of a file or directory under a name.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub async fn load_from(
+        &self,
+        name: &str,
+        path: &Path,
+        config: Option<&str>,
+    ) -> Result<(), Failure> {
+        let settings = self.config.clone().ok_or_else(|| not_ready(name, None))?;
+        let turn = {
+            let mut slots = self.write();
+            let slot = slots.entry(name.to_owned()).or_insert_with(|| Slot {
+                path: path.to_owned(),
+                versions: Vec::new(),
+                state: State::Loading,
+                turn: Arc::default(),
+            });
+            Arc::clone(&slot.turn)
+        };
+        let _turn = turn.lock().await;
+        let work = {
+            let (name, path, config) =
+                (name.to_owned(), path.to_owned(), config.map(str::to_owned));
+            move || versions(&name, &path, config.as_deref(), &settings)
+        };
+        let loaded = tokio::task::spawn_blocking(work).await;
+        let loaded = loaded.unwrap_or_else(|_| Err("the loader failed".to_owned()));
+        let mut slots = self.write();
+        // Unloaded in between: the load comes after and brings the name back.
+        let slot = slots.entry(name.to_owned()).or_insert_with(|| Slot {
+            path: path.to_owned(),
+            versions: Vec::new(),
+            state: State::Loading,
+            turn: Arc::clone(&turn),
+        });
+        match loaded {
+            Ok(versions) => {
+                slot.versions = versions;
+                slot.state = State::Ready;
+                Ok(())
+            }
+            Err(reason) => {
+                if slot.versions.is_empty() {
+                    slot.state = State::Unavailable(reason.clone());
+                }
+                Err(not_ready(name, Some(&reason)))
+            }
+        }
+    }
+
+    /// Takes a name away; requests that have its model finish. Works without its files.
+    ///
+    /// # Errors
+    /// When there is no such name.
+    pub async fn unload(&self, name: &str) -> Result<(), Failure> {
+        let turn = self.read().get(name).map(|slot| Arc::clone(&slot.turn));
+        let unknown = || Failure::from(Unserved::Unknown(name.to_owned()));
+        let _turn = turn.ok_or_else(unknown)?.lock_owned().await;
+        self.write().remove(name).map(drop).ok_or_else(unknown)
+    }
+
+    /// The model of a name; without a version the newest.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot answer.
+    pub fn get(&self, name: &str, version: Option<&str>) -> Result<Arc<Predictive>, Unserved> {
+        let slots = self.read();
+        let unknown = || Unserved::Unknown(name.to_owned());
+        let slot = slots.get(name).ok_or_else(unknown)?;
+        let Some(last) = slot.versions.last() else {
+            return Err(Unserved::NotReady(name.to_owned()));
+        };
+        match version {
+            None => Ok(Arc::clone(last)),
+            Some(version) => {
+                let fits = |model: &&Arc<Predictive>| model.version.as_deref() == Some(version);
+                slot.versions.iter().find(fits).map(Arc::clone).ok_or_else(unknown)
+            }
+        }
+    }
+
+    /// Whether a name is known, ready or not.
+    pub fn knows(&self, name: &str) -> bool {
+        self.read().contains_key(name)
+    }
+
+    /// Every model that answers, the versions of a name one after the other.
+    pub fn ready(&self) -> Vec<Arc<Predictive>> {
+        self.read().values().flat_map(|slot| slot.versions.iter().map(Arc::clone)).collect()
+    }
+
+    /// The names that are known, ready or not.
+    pub fn names(&self) -> Vec<String> {
+        self.read().keys().cloned().collect()
+    }
+
+    /// Triton's repository index; `ready` leaves out what cannot answer. Directories that were never loaded are named as
+    /// unavailable.
+    pub fn index(&self, ready: bool) -> Vec<IndexEntry> {
+        let mut entries = Vec::new();
+        let slots = self.read();
+        for (name, slot) in slots.iter() {
+            let (state, reason) = match &slot.state {
+                State::Ready => ("READY", String::new()),
+                State::Loading if slot.versions.is_empty() => ("LOADING", String::new()),
+                State::Loading => ("READY", String::new()),
+                State::Unavailable(reason) => ("UNAVAILABLE", reason.clone()),
+            };
+            let entry = |version: &str| IndexEntry {
+                name: name.clone(),
+                version: version.to_owned(),
+                state,
+                reason: reason.clone(),
+            };
+            match slot.versions.as_slice() {
+                [] => entries.push(entry("")),
+                versions => entries.extend(
+                    versions.iter().map(|model| entry(model.version.as_deref().unwrap_or(""))),
+                ),
+            }
+        }
+        for name in self.candidates().unwrap_or_default() {
+            if !slots.contains_key(&name) {
+                let (version, reason) = (String::new(), "unloaded".to_owned());
+                entries.push(IndexEntry { name, version, state: "UNAVAILABLE", reason });
+            }
+        }
+        entries.retain(|entry| !ready || entry.state == "READY");
+        entries
+    }
+}
+
+/// A name that is one part of a path and nothing else.
+fn is_plain(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(part)), None) if part == name)
+}
+
+fn not_ready(name: &str, reason: Option<&str>) -> Failure {
+    let name = crate::error::clip(name);
+    let text = match reason {
+        None => format!("Model with name {name} is not ready."),
+        Some(reason) => {
+            format!(
+                "Model with name {name} is not ready. Error type: LoadError error msg: {reason}"
+            )
+        }
+    };
+    Failure::new(FailureKind::NotReady, text)
+}
+
+/// Reads every version that the layout serves. Blocks.
+fn versions(
+    name: &str,
+    path: &Path,
+    config: Option<&str>,
+    settings: &RepositoryConfig,
+) -> Result<Vec<Arc<Predictive>>, String> {
+    let layout = Layout::of(path, config)?;
+    let handle = layout.handle_options(&settings.handle);
+    let mut versions = Vec::new();
+    for (version, files) in layout.versions {
+        let model = load(&files, &settings.options).map_err(|error| error.to_string())?;
+        let handle = PredictHandle::new(model, settings.pool.clone(), handle.clone());
+        versions.push(Arc::new(Predictive::new(name, version, handle)));
+    }
+    Ok(versions)
+}
+
+fn load(path: &Path, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
+    let started = std::time::Instant::now();
+    let model: Arc<dyn Model> = tokenmill_predictive::load(path, options)?.into();
+    let (kind, seconds) = (&model.description().kind, started.elapsed().as_secs_f64());
+    tracing::info!(path = %path.display(), kind, seconds, "loaded");
+    Ok(model)
+}
