@@ -258,3 +258,16 @@ fn line_ends_of_windows_are_read() {
     let trees = |text: &str| booster_from_text(text).expect("loads").trees();
     assert_eq!(trees(&windows), trees(&unix));
 }
+
+#[test]
+fn a_file_of_many_lines_or_trees_is_refused_at_once() {
+    let started = Instant::now();
+    for (line, wanted) in
+        [("a\n", "more than 256 lines"), ("Tree=\n", "Tree=0.leaf_value: is missing")]
+    {
+        let text = format!("tree\n{}", line.repeat(4 << 20));
+        let error = booster_from_text(&text).expect_err("no model").to_string();
+        assert!(error.contains(wanted), "{error}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}

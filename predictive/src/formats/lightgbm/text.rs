@@ -28,8 +28,7 @@ pub(super) fn parse(text: &str) -> Result<Source, Fault> {
     };
     header.length("feature_infos", kinds.len(), features)?;
     let (mut trees, mut linear) = (Vec::new(), Vec::new());
-    for (index, lines) in blocks.trees.iter().enumerate() {
-        let (tree, leaves) = tree(&Block::new(&format!("Tree={index}"), lines))?;
+    for (index, (tree, leaves)) in blocks.trees.into_iter().enumerate() {
         if leaves.iter().flatten().flat_map(|leaf| &leaf.terms).any(|t| t.0 as usize >= features) {
             let reason = format!("a feature is not below {features}");
             return Err(Fault::corrupt(format!("Tree={index}.leaf_features"), reason));
@@ -75,12 +74,19 @@ fn kind(info: &str) -> Kind {
     }
 }
 
-/// The lines of a file by what they belong to.
+/// The parts of a file. Trees are read as their lines end, so that a file of nothing but lines is refused early.
 struct Blocks<'a> {
     header: Vec<&'a str>,
-    trees: Vec<Vec<&'a str>>,
+    trees: Vec<(Tree, Option<Vec<LinearLeaf>>)>,
+    /// Bytes of each tree's lines.
+    sizes: Vec<usize>,
+    /// The lines of the tree that is being read.
+    lines: Vec<&'a str>,
     categories: Option<&'a str>,
 }
+
+/// Lines of the header, or of a tree; the library writes about 20.
+const MAX_LINES: usize = 256;
 
 /// Where the lines that are read next belong.
 #[derive(PartialEq)]
@@ -96,48 +102,78 @@ impl<'a> Blocks<'a> {
     fn split(text: &'a str) -> Result<Self, Fault> {
         let mut lines = text.lines();
         if lines.next() != Some("tree") {
-            return Err(Fault::corrupt(
-                "line 1",
-                "expected `tree`, as LightGBM's text models begin",
-            ));
+            let reason = "expected `tree`, as LightGBM's text models begin";
+            return Err(Fault::corrupt("line 1", reason));
         }
-        let mut blocks = Blocks { header: Vec::new(), trees: Vec::new(), categories: None };
-        let (mut part, mut sizes) = (Part::Header, Vec::new());
+        let (header, trees, sizes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut blocks = Blocks { header, trees, sizes, lines: Vec::new(), categories: None };
+        let mut part = Part::Header;
         for line in lines {
             if part == Part::Tail {
                 blocks.categories = line.strip_prefix("pandas_categorical:").or(blocks.categories);
                 continue;
             }
-            if line.starts_with("Tree=") {
-                blocks.trees.push(Vec::new());
-                sizes.push(0);
-                part = Part::Tree;
-            } else if line == "end of trees" || line == "feature importances:" {
+            let (starts, ends) = (line.starts_with("Tree="), is_end(line));
+            if part == Part::Tree && (starts || ends || line.is_empty()) {
+                blocks.close()?;
+                part = Part::Between;
+            }
+            if ends {
                 part = Part::Tail;
                 continue;
             }
-            if let Some(size) = sizes.last_mut() {
+            if starts {
+                blocks.sizes.push(0);
+                part = Part::Tree;
+            }
+            if let Some(size) = blocks.sizes.last_mut() {
                 *size += line.len() + 1;
             }
-            match (&part, blocks.trees.last_mut()) {
-                (Part::Tree, Some(_)) if line.is_empty() => part = Part::Between,
-                (Part::Tree, Some(tree)) => tree.push(line),
-                (Part::Between, _) if !line.is_empty() => {
-                    let at = format!("after Tree={}", blocks.trees.len() - 1);
-                    let reason = format!("expected a tree or `end of trees`, found {}", cut(line));
-                    return Err(Fault::corrupt(at, reason));
-                }
-                (Part::Header, _) => blocks.header.push(line),
-                _ => {}
-            }
+            blocks.add(&part, line)?;
         }
-        check_sizes(&blocks, &sizes, part == Part::Tail)?;
+        if part == Part::Tree {
+            blocks.close()?;
+        }
+        check_sizes(&blocks, part == Part::Tail)?;
         Ok(blocks)
+    }
+
+    fn add(&mut self, part: &Part, line: &'a str) -> Result<(), Fault> {
+        let lines = match part {
+            Part::Header => &mut self.header,
+            Part::Tree => &mut self.lines,
+            _ if line.is_empty() => return Ok(()),
+            _ => {
+                let at = format!("after Tree={}", self.sizes.len().saturating_sub(1));
+                let reason = format!("expected a tree or `end of trees`, found {}", cut(line));
+                return Err(Fault::corrupt(at, reason));
+            }
+        };
+        if lines.len() >= MAX_LINES {
+            let reason = format!("more than {MAX_LINES} lines in the header or a tree");
+            return Err(Fault::corrupt(cut(line), reason));
+        }
+        lines.push(line);
+        Ok(())
+    }
+
+    /// Reads the tree whose lines are complete.
+    fn close(&mut self) -> Result<(), Fault> {
+        let block = Block::new(&format!("Tree={}", self.trees.len()), &self.lines);
+        self.trees.push(tree(&block)?);
+        self.lines.clear();
+        Ok(())
     }
 }
 
+/// Whether the trees end with this line.
+fn is_end(line: &str) -> bool {
+    line == "end of trees" || line == "feature importances:"
+}
+
 /// Compares the blocks with `tree_sizes`, so that a file that was cut is found out.
-fn check_sizes(blocks: &Blocks<'_>, sizes: &[usize], ended: bool) -> Result<(), Fault> {
+fn check_sizes(blocks: &Blocks<'_>, ended: bool) -> Result<(), Fault> {
+    let sizes = &blocks.sizes;
     let header = Block::new("header", &blocks.header);
     let whole = match header.get("tree_sizes") {
         None => false,
