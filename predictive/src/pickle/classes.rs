@@ -234,6 +234,8 @@ const FAMILIES: &[&str] = &[
     "_loss",
     "xgboost",
     "lightgbm",
+    // Splines name the array functions that they use.
+    "scipy._lib.array_api_compat",
     "scipy.sparse",
     "scipy.interpolate",
     "scipy.spatial",

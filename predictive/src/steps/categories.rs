@@ -103,9 +103,9 @@ impl Categories {
         self.names.len()
     }
 
-    /// The code of the missing category, if it is one.
-    pub(super) fn missing(&self) -> Option<usize> {
-        self.nan.or(self.none)
+    /// The code of NaN, if it is a category; `None` is a category like others.
+    pub(super) fn nan(&self) -> Option<usize> {
+        self.nan
     }
 
     /// The code of one cell; `None` when it is unknown.

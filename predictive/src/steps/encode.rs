@@ -195,7 +195,7 @@ fn ordinal(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> 
     let mut values = Vec::with_capacity(categories.len());
     for (index, known) in categories.iter().enumerate() {
         let groups = ordinal_groups(object, index, known)?;
-        let value = |(code, group): (usize, usize)| match known.missing() {
+        let value = |(code, group): (usize, usize)| match known.nan() {
             Some(at) if at == code => missing,
             _ => group as f64,
         };
@@ -214,7 +214,7 @@ fn ordinal_groups(
     let mapping = item(object, "_default_to_infrequent_mappings", index);
     let mapped =
         mapping.and_then(|mapping| mapping.shape()).and_then(|shape| shape.first().copied());
-    match (mapped, known.missing()) {
+    match (mapped, known.nan()) {
         (Some(mapped), Some(_)) if mapped + 1 == known.len() => {
             let mut groups = grouped(object, index, mapped)?;
             groups.push(mapped);

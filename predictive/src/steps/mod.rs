@@ -6,13 +6,18 @@ mod cluster;
 mod compose;
 mod covariance;
 mod decomposition;
+mod discretise;
 mod discriminant;
 mod encode;
+mod feature_selection;
 mod forest;
+mod function;
 mod gaussian_process;
 mod gradient_boosting;
 mod hist_gradient_boosting;
+mod importance;
 mod impute;
+mod impute_model;
 pub(crate) mod input;
 mod isolation_forest;
 mod kernel_approximation;
@@ -24,11 +29,15 @@ mod mixture;
 mod naive_bayes;
 mod neighbors;
 mod neural_network;
+mod normal;
 mod numeric;
 mod pairwise;
 mod pipeline;
+mod polynomial;
+mod power;
 mod scale;
 mod special;
+mod spline;
 mod svm;
 mod tabular;
 mod text;
@@ -225,13 +234,17 @@ pub static ESTIMATORS: &[&[Row]] = &[
     crate::formats::lightgbm::ESTIMATORS,
     crate::formats::xgboost::ESTIMATORS,
     decomposition::ESTIMATORS,
+    discretise::ESTIMATORS,
     discriminant::ESTIMATORS,
     encode::ESTIMATORS,
+    feature_selection::ESTIMATORS,
     forest::ESTIMATORS,
+    function::ESTIMATORS,
     gaussian_process::ESTIMATORS,
     gradient_boosting::ESTIMATORS,
     hist_gradient_boosting::ESTIMATORS,
     impute::ESTIMATORS,
+    impute_model::ESTIMATORS,
     isolation_forest::ESTIMATORS,
     kernel_approximation::ESTIMATORS,
     linear::CLASSIFIERS,
@@ -255,7 +268,10 @@ pub static ESTIMATORS: &[&[Row]] = &[
     neighbors::VOTES,
     neural_network::ESTIMATORS,
     pipeline::ESTIMATORS,
+    polynomial::ESTIMATORS,
+    power::ESTIMATORS,
     scale::ESTIMATORS,
+    spline::ESTIMATORS,
     svm::ESTIMATORS,
     text::ESTIMATORS,
     topics::ESTIMATORS,

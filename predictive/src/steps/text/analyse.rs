@@ -1,7 +1,7 @@
 //! From a text to its tokens: letter case, accents, words or characters, n-grams, stop words.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
 use unicode_normalization::UnicodeNormalization;
@@ -41,8 +41,8 @@ enum Units {
 enum Words {
     /// The longest runs of word characters, of at least this many.
     Runs(usize),
-    /// Matches of a pattern, or of its one group.
-    Pattern(Regex),
+    /// Matches of a pattern, or of its one group; whether it asks for borders of words.
+    Pattern(Regex, bool),
 }
 
 /// The longest n-gram that is accepted, so that a file cannot ask for endless work.
@@ -222,13 +222,40 @@ impl Words {
                     }
                 }
             }
-            Words::Pattern(pattern) if pattern.captures_len() == 1 => {
-                pattern.find_iter(text).for_each(|found| each(found.as_str()));
+            Words::Pattern(pattern, false) => find(pattern, text, |range| each(&text[range])),
+            Words::Pattern(pattern, true) => {
+                let shadow: String = text.chars().map(stand_in).collect();
+                let (from, to) = (starts(&shadow), starts(text));
+                // Matches lie between characters, and both texts have as many.
+                let at = |offset: usize| to[from.partition_point(|&start| start < offset)];
+                find(pattern, &shadow, |range| each(&text[at(range.start)..at(range.end)]));
             }
-            Words::Pattern(pattern) => pattern
-                .captures_iter(text)
-                .for_each(|found| each(found.get(1).map_or("", |group| group.as_str()))),
         }
+    }
+}
+
+/// Every match of a pattern, or what its one group matched (nothing when the group took no part).
+fn find(pattern: &Regex, text: &str, mut each: impl FnMut(std::ops::Range<usize>)) {
+    if pattern.captures_len() == 1 {
+        return pattern.find_iter(text).for_each(|found| each(found.range()));
+    }
+    for found in pattern.captures_iter(text) {
+        each(found.get(1).map_or(0..0, |group| group.range()));
+    }
+}
+
+/// A character that is part of a word for expressions exactly where the given one is for Python, so that borders of
+/// words are Python's: expressions count marks, and do not count numbers that are no digits.
+fn stand_in(letter: char) -> char {
+    static WORD: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^\w$").expect("the pattern is well formed"));
+    if letter.is_ascii() {
+        return letter;
+    }
+    match (is_word(letter), WORD.is_match(letter.encode_utf8(&mut [0; 4]))) {
+        (true, false) => '\u{1bb}',
+        (false, true) => '\u{a7}',
+        _ => letter,
     }
 }
 
@@ -242,7 +269,6 @@ fn is_word(letter: char) -> bool {
 
 /// Whether an alphabetic character is a letter by its category: `is_alphabetic` counts marks and circled letters too.
 fn is_letter(letter: char) -> bool {
-    use std::sync::LazyLock;
     static LETTER: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"^\p{L}$").expect("the pattern is well formed"));
     LETTER.is_match(letter.encode_utf8(&mut [0; 4]))
@@ -261,7 +287,7 @@ fn words(object: Object<'_>) -> Result<Words, Fault> {
             if regex.captures_len() > 2 {
                 return Err(wrong(format!("{pattern:?} has more than one group")));
             }
-            Words::Pattern(regex)
+            Words::Pattern(regex, pattern.contains(r"\b") || pattern.contains(r"\B"))
         }
     })
 }
