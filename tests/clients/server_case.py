@@ -21,8 +21,8 @@ def binary():
 class Server:
     """A running `tokenmill serve`."""
 
-    def __init__(self, *options):
-        arguments = ["serve", str(MODEL_FILE), "--served-model-name", MODEL]
+    def __init__(self, *options, model=MODEL_FILE, name=MODEL):
+        arguments = ["serve", str(model), "--served-model-name", name]
         arguments += ["--host", "127.0.0.1", "--port", "0", *options]
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self.process = subprocess.Popen(
