@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 
 use super::columns::{Column, Columns, Key, Reader, Rule, threshold_key};
+use super::places::{MAX_DEPTH, Places};
 use super::reference::Reference;
 use super::sink::Sink;
 use super::{Child, Tree, x86};
@@ -37,12 +38,14 @@ const NODE_BYTES: usize = 256 << 10;
 #[repr(align(64))]
 pub(super) struct Line(pub(super) [u8; LANES]);
 
-/// A node: `ranks[column] > rank` chooses the right slot. Slots are the leaves' numbers, then results of nodes.
+/// A node: `ranks[column] > rank` chooses the right slot. Slots are the leaves' places, then results of nodes. Columns
+/// and slots are offsets in bytes, where each has one line. The nodes of a tree are breadth first: from the last to the
+/// first, no node waits for the one just before it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Node {
     pub(super) column: u32,
-    pub(super) left: u16,
-    pub(super) right: u16,
+    pub(super) left: u32,
+    pub(super) right: u32,
     pub(super) rank: u8,
 }
 
@@ -161,9 +164,9 @@ pub(super) fn decide<const HALVES: usize>(
 ) {
     for (index, node) in nodes.iter().enumerate().rev() {
         for half in 0..HALVES {
-            let rank = &ranks[node.column as usize * HALVES + half].0;
-            let left = slots[usize::from(node.left) * HALVES + half].0;
-            let right = slots[usize::from(node.right) * HALVES + half].0;
+            let line = |offset: u32| offset as usize / LANES * HALVES + half;
+            let rank = &ranks[line(node.column)].0;
+            let (left, right) = (slots[line(node.left)].0, slots[line(node.right)].0);
             let out = &mut slots[(nodes_from + index) * HALVES + half].0;
             for lane in 0..LANES {
                 out[lane] = if rank[lane] > node.rank { right[lane] } else { left[lane] };
@@ -171,6 +174,19 @@ pub(super) fn decide<const HALVES: usize>(
         }
     }
 }
+
+/// A node of a completed tree.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CompleteNode {
+    /// Offset of the column in the ranks of one vector of rows, in bytes.
+    pub(super) offset: u32,
+    /// As in [`Node`].
+    pub(super) rank: u8,
+}
+
+/// Evaluates a completed tree: nodes in the order of a heap, `ranks` as for [`Decide`], one line of places for each half
+/// out.
+pub(super) type DecideComplete = unsafe fn(&[CompleteNode], &[Line], &mut [Line]);
 
 /// Adds number `position` of the leaves `ids`, each of `width` numbers, to the sums. `ids` are leaves of `values`.
 pub(super) type Add<S> = unsafe fn(&mut [S], &[S], &[u32], usize, usize);
@@ -194,6 +210,8 @@ pub(super) struct Kernels {
     pub(super) fill_i32: Fill<i32>,
     pub(super) fill_i64: Fill<i64>,
     pub(super) decide: [Decide; 2],
+    /// For one and two halves and each depth from one on, where there is something faster than [`Decide`].
+    pub(super) complete: Option<[[DecideComplete; MAX_DEPTH as usize]; 2]>,
     pub(super) add_f32: Add<f32>,
     pub(super) add_f64: Add<f64>,
 }
@@ -211,6 +229,7 @@ pub(super) static KERNELS: &[Variant<Kernels>] = &[
             fill_i32: |feature, reader, block, ranks| fill(feature, reader, block, ranks, count),
             fill_i64: |feature, reader, block, ranks| fill(feature, reader, block, ranks, count),
             decide: [decide::<1>, decide::<2>],
+            complete: None,
             add_f32: add,
             add_f64: add,
         },
@@ -245,6 +264,7 @@ pub(super) struct Lanes<K> {
     categories: Vec<(Column, usize)>,
     columns: usize,
     nodes: Vec<Node>,
+    complete: Vec<CompleteNode>,
     trees: Vec<LaneTree>,
     /// Slots of leaves' numbers, before the slots of nodes.
     leaves: usize,
@@ -257,11 +277,13 @@ struct LaneTree {
     start: usize,
     end: usize,
     root: usize,
+    /// Where its completed nodes start, and its depth; deep trees and single leaves have none.
+    complete: Option<(usize, u32)>,
 }
 
 impl<K: LaneKey> Lanes<K> {
     /// `None` when a tree has too many leaves, or all together too many columns.
-    pub(super) fn new(forest: &Reference, columns: &Columns) -> Option<Self> {
+    pub(super) fn new(forest: &Reference, columns: &Columns, places: &[Places]) -> Option<Self> {
         let splits = forest.trees.iter().map(|tree| tree.splits.len()).max()?;
         if splits >= MAX_LEAVES || columns.list.len() > MAX_COLUMNS {
             return None;
@@ -271,31 +293,39 @@ impl<K: LaneKey> Lanes<K> {
             categories: Vec::new(),
             columns: 0,
             nodes: Vec::with_capacity(columns.of_split.len()),
+            complete: Vec::new(),
             trees: Vec::with_capacity(forest.trees.len()),
-            leaves: splits + 1,
+            leaves: places.iter().map(|places| places.count).max()?,
             splits,
         };
         let mut place = HashMap::new();
-        let mut of_split = columns.of_split.iter();
-        for tree in &forest.trees {
-            lanes.push(tree, columns, &mut of_split, &mut place);
+        let mut of_split = columns.of_split.as_slice();
+        for (tree, places) in forest.trees.iter().zip(places) {
+            let (own, rest) = of_split.split_at(tree.splits.len());
+            lanes.push(tree, columns, places, own, &mut place);
+            of_split = rest;
         }
         (lanes.columns <= MAX_COLUMNS).then_some(lanes)
     }
 
-    fn push<'a>(
+    fn push(
         &mut self,
         tree: &Tree,
         columns: &Columns,
-        of_split: &mut impl Iterator<Item = &'a u32>,
+        places: &Places,
+        of_split: &[u32],
         place: &mut HashMap<(u32, u32), usize>,
     ) {
         let start = self.nodes.len();
+        let order = breadth_first(tree);
+        let mut position = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(place, &index)| position[index] = place);
         let slot = |child| match child {
-            Child::Leaf(leaf) => leaf as u16,
-            Child::Node(node) => (self.leaves + node as usize) as u16,
+            Child::Leaf(leaf) => places.of(leaf) as usize,
+            Child::Node(node) => self.leaves + position[node as usize],
         };
-        for (split, &number) in tree.splits.iter().zip(of_split) {
+        for &index in &order {
+            let (split, number) = (&tree.splits[index], of_split[index]);
             let column = &columns.list[number as usize];
             let feature = self.features.binary_search_by_key(&split.feature, |f| f.feature);
             let rank = match (&column.rule, feature) {
@@ -320,14 +350,31 @@ impl<K: LaneKey> Lanes<K> {
                 target
             });
             self.nodes.push(Node {
-                column: target as u32,
-                left: slot(split.left),
-                right: slot(split.right),
+                column: offset(target),
+                left: offset(slot(split.left)),
+                right: offset(slot(split.right)),
                 rank: (rank % SEGMENT) as u8,
             });
         }
         let root = if tree.splits.is_empty() { 0 } else { self.leaves };
-        self.trees.push(LaneTree { start, end: self.nodes.len(), root });
+        let depth = places.depth.filter(|&depth| depth > 0);
+        let complete = depth.map(|depth| {
+            let places = order.iter().map(|&index| places.of_node[index]);
+            (self.complete(places, start, depth), depth)
+        });
+        self.trees.push(LaneTree { start, end: self.nodes.len(), root, complete });
+    }
+
+    /// Adds the nodes from `start` on as those of a completed tree, at their places. What has no node goes left.
+    fn complete(&mut self, places: impl Iterator<Item = u32>, start: usize, depth: u32) -> usize {
+        let first = self.complete.len();
+        let never = CompleteNode { offset: 0, rank: u8::MAX };
+        self.complete.resize(first + (1 << depth) - 1, never);
+        for (place, node) in places.zip(&self.nodes[start..]) {
+            let offset = node.column;
+            self.complete[first + place as usize] = CompleteNode { offset, rank: node.rank };
+        }
+        first
     }
 
     /// Takes `rows` rows from `first` on through all trees.
@@ -396,10 +443,17 @@ impl<K: LaneKey> Lanes<K> {
         let (halves, decide) = (block.halves, kernels.decide[block.halves - 1]);
         let mut ids = [0u32; 2 * LANES];
         for tree in trees {
-            let LaneTree { start, end, root } = self.trees[tree];
-            // SAFETY: kernels are chosen by what the machine supports; columns are below `self.columns` and slots below
-            // `self.leaves + self.splits`, which are the sizes of `ranks` and `slots` in units of `halves` lines.
-            unsafe { decide(&self.nodes[start..end], ranks, slots, self.leaves) };
+            let LaneTree { start, end, root, complete } = self.trees[tree];
+            if let (Some((first, depth)), Some(decide)) = (complete, &kernels.complete) {
+                let nodes = &self.complete[first..first + (1 << depth) - 1];
+                let out = &mut slots[root * halves..][..halves];
+                // SAFETY: kernels are chosen by what the machine supports; columns are below `self.columns`, which is
+                // the size of `ranks` in units of `halves` lines.
+                unsafe { decide[halves - 1][depth as usize - 1](nodes, ranks, out) };
+            } else {
+                // SAFETY: as above; slots are below `self.leaves + self.splits`, which is the size of `slots`.
+                unsafe { decide(&self.nodes[start..end], ranks, slots, self.leaves) };
+            }
             let lines = &slots[root * halves..][..halves];
             for (ids, line) in ids.chunks_exact_mut(LANES).zip(lines) {
                 ids.iter_mut().zip(line.0).for_each(|(id, leaf)| *id = leaf.into());
@@ -417,6 +471,26 @@ impl<K: LaneKey> Lanes<K> {
             from - stretch.len()..from
         })
     }
+}
+
+/// The offset of a line in bytes: of columns and slots there are few.
+fn offset(line: usize) -> u32 {
+    (line * LANES) as u32
+}
+
+/// Numbers of the splits of a tree, level by level.
+fn breadth_first(tree: &Tree) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..tree.splits.len().min(1)).collect();
+    let mut next = 0;
+    while let Some(&index) = order.get(next) {
+        for child in [tree.splits[index].left, tree.splits[index].right] {
+            if let Child::Node(node) = child {
+                order.push(node as usize);
+            }
+        }
+        next += 1;
+    }
+    order
 }
 
 /// The features that are compared by size, with all their thresholds.

@@ -5,6 +5,7 @@
 
 use super::columns::{Columns, Reader};
 use super::lanes::{Add, KERNELS, Kernels, Lanes};
+use super::places::Places;
 use super::reference::Reference;
 use super::sink::{LeafSink, Leaves, Sink, Sum, SumSink};
 use super::walk::Walk;
@@ -59,28 +60,33 @@ pub(super) struct Layouts {
     walk: Option<WalkLayout>,
     lanes: Option<LaneLayout>,
     leaves: LeafLayout,
+    numbers: Leaves<u32>,
+    places: Vec<Places>,
 }
 
 impl Layouts {
     pub(super) fn new(forest: &Reference) -> Self {
         let mut columns = Columns::new(forest);
+        let places: Vec<Places> = forest.trees.iter().map(Places::new).collect();
         let single = forest.input == Precision::Single;
         let lanes = if single {
-            Lanes::new(forest, &columns).map(LaneLayout::Single)
+            Lanes::new(forest, &columns, &places).map(LaneLayout::Single)
         } else {
-            Lanes::new(forest, &columns).map(LaneLayout::Double)
+            Lanes::new(forest, &columns, &places).map(LaneLayout::Double)
         };
         // A walk looks each category up in all sets before it starts.
         let few = columns.categories() <= 4 * forest.trees.len();
-        let narrow = || Walk::new(forest, &columns).filter(|_| single).map(WalkLayout::Narrow);
-        let wide = || Walk::new(forest, &columns).map(WalkLayout::Wide);
+        let narrow =
+            || single.then(|| Walk::new(forest, &columns, &places))?.map(WalkLayout::Narrow);
+        let wide = || Walk::new(forest, &columns, &places).map(WalkLayout::Wide);
         let walk = if few { narrow().or_else(wide) } else { None };
         columns.of_split = Vec::new();
         let leaves = match forest.sum {
-            Precision::Single => LeafLayout::Single(Leaves::new(forest)),
-            Precision::Double => LeafLayout::Double(Leaves::new(forest)),
+            Precision::Single => LeafLayout::Single(Leaves::new(forest, &places)),
+            Precision::Double => LeafLayout::Double(Leaves::new(forest, &places)),
         };
-        Self { columns, walk, lanes, leaves }
+        let numbers = Leaves::numbers(forest, &places);
+        Self { columns, walk, lanes, leaves, numbers, places }
     }
 
     /// Whether the forest fits a layout.
@@ -112,7 +118,7 @@ impl Layouts {
     pub(super) fn leaves(&self, forest: &Reference, path: Path, rows: Rows<'_>, out: &mut [u32]) {
         let trees = forest.trees.len();
         let pass = Pass { layouts: self, forest, path };
-        pass.run(rows, out.len() / trees, &mut LeafSink { out, trees });
+        pass.run(rows, out.len() / trees, &mut LeafSink { numbers: &self.numbers, out, trees });
     }
 }
 
@@ -193,7 +199,9 @@ impl Pass<'_> {
             (Some(WalkLayout::Wide(walk)), Layout::Walk) => {
                 walk.run(columns, reader, first, count, sink);
             }
-            _ => self.forest.each(reader.rows, first..first + count, sink),
+            _ => self.forest.each(reader.rows, first..first + count, |tree, row, leaf| {
+                sink.one(tree, row, self.layouts.places[tree].of(leaf));
+            }),
         }
     }
 

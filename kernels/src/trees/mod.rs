@@ -6,8 +6,11 @@
 
 mod check;
 mod columns;
+#[cfg(target_arch = "x86_64")]
+mod complete_avx512;
 mod lanes;
 mod layouts;
+mod places;
 mod reference;
 mod sink;
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::sink::Sink;
 use super::{CategorySplit, Child, Ensemble, Precision, Rows, Split, Test, Tree};
 
 /// Values up to this size count as zero (LightGBM): 1e-35 in single precision.
@@ -32,11 +31,16 @@ impl Reference {
         }
     }
 
-    /// Hands the leaf of every row in every tree to `sink`.
-    pub(super) fn each(&self, rows: Rows<'_>, range: Range<usize>, sink: &mut impl Sink) {
+    /// Hands the number of the leaf of every row in every tree to `each`, with tree and row before it.
+    pub(super) fn each(
+        &self,
+        rows: Rows<'_>,
+        range: Range<usize>,
+        mut each: impl FnMut(usize, usize, u32),
+    ) {
         for row in range {
             for (number, tree) in self.trees.iter().enumerate() {
-                sink.one(number, row, self.leaf(tree, rows, row));
+                each(number, row, self.leaf(tree, rows, row));
             }
         }
     }

@@ -1,14 +1,15 @@
 //! Where leaves go when rows reach them: into sums, or into a table of their numbers.
 
 use super::lanes::Add;
+use super::places::Places;
 use super::reference::Reference;
 
 /// Takes leaves; the trees of a row come in order.
 pub(super) trait Sink {
-    /// The leaves of consecutive rows in a tree.
-    fn take(&mut self, tree: usize, first: usize, ids: &[u32]);
-    /// The leaf of one row in a tree.
-    fn one(&mut self, tree: usize, row: usize, id: u32);
+    /// The places of the leaves of consecutive rows in a tree.
+    fn take(&mut self, tree: usize, first: usize, places: &[u32]);
+    /// The place of the leaf of one row in a tree.
+    fn one(&mut self, tree: usize, row: usize, place: u32);
 }
 
 /// A number that sums are made of.
@@ -29,7 +30,7 @@ impl Sum for f64 {
     }
 }
 
-/// Numbers of the leaves of all trees, in the precision of the sum.
+/// What is at the places of all trees: numbers in the precision of the sum, or the leaves' numbers.
 #[derive(Clone, Debug)]
 pub(super) struct Leaves<S> {
     values: Vec<S>,
@@ -40,16 +41,39 @@ pub(super) struct Leaves<S> {
 }
 
 impl<S: Sum> Leaves<S> {
-    pub(super) fn new(forest: &Reference) -> Self {
-        let mut values =
-            Vec::with_capacity(forest.trees.iter().map(|tree| tree.leaves.len()).sum());
-        let mut trees = Vec::with_capacity(forest.trees.len());
-        for tree in &forest.trees {
-            trees.push((values.len(), tree.output as usize));
-            values.extend(tree.leaves.iter().map(|&value| S::of(value)));
-        }
+    pub(super) fn new(forest: &Reference, places: &[Places]) -> Self {
         let width = if forest.vector_leaves { forest.base.len() } else { 1 };
-        Self { values, trees, width }
+        let mut leaves = Self { values: Vec::new(), trees: Vec::new(), width };
+        for (tree, places) in forest.trees.iter().zip(places) {
+            let values = tree.leaves.iter().map(|&value| S::of(value));
+            leaves.push(places, tree.output as usize, &values.collect::<Vec<_>>(), S::of(0.0));
+        }
+        leaves
+    }
+}
+
+impl Leaves<u32> {
+    /// The number of the leaf at each place.
+    pub(super) fn numbers(forest: &Reference, places: &[Places]) -> Self {
+        let mut leaves = Self { values: Vec::new(), trees: Vec::new(), width: 1 };
+        for (tree, places) in forest.trees.iter().zip(places) {
+            let numbers: Vec<u32> = (0..=tree.splits.len() as u32).collect();
+            leaves.push(places, 0, &numbers, 0);
+        }
+        leaves
+    }
+}
+
+impl<S: Copy> Leaves<S> {
+    /// Adds a tree's leaves; places without one hold `empty`.
+    fn push(&mut self, places: &Places, output: usize, values: &[S], empty: S) {
+        let start = self.values.len();
+        self.trees.push((start, output));
+        self.values.resize(start + places.count * self.width, empty);
+        for (leaf, values) in values.chunks_exact(self.width).enumerate() {
+            let place = start + places.of(leaf as u32) as usize * self.width;
+            self.values[place..place + self.width].copy_from_slice(values);
+        }
     }
 
     /// The numbers of a tree's leaves, and the output they start at.
@@ -70,39 +94,40 @@ pub(super) struct SumSink<'a, S> {
 }
 
 impl<S: Sum> Sink for SumSink<'_, S> {
-    fn take(&mut self, tree: usize, first: usize, ids: &[u32]) {
+    fn take(&mut self, tree: usize, first: usize, places: &[u32]) {
         let (values, output) = self.leaves.tree(tree);
         for position in 0..self.leaves.width {
             let start = (output + position) * self.rows + first;
-            let sums = &mut self.sums[start..start + ids.len()];
-            // SAFETY: the kernel is one that the machine supports, and `ids` are leaves of the tree.
-            unsafe { (self.add)(sums, values, ids, self.leaves.width, position) };
+            let sums = &mut self.sums[start..start + places.len()];
+            // SAFETY: the kernel is one that the machine supports, and `places` are places of the tree.
+            unsafe { (self.add)(sums, values, places, self.leaves.width, position) };
         }
     }
 
     #[inline(always)]
-    fn one(&mut self, tree: usize, row: usize, id: u32) {
+    fn one(&mut self, tree: usize, row: usize, place: u32) {
         let (values, output) = self.leaves.tree(tree);
         for position in 0..self.leaves.width {
             self.sums[(output + position) * self.rows + row] +=
-                values[id as usize * self.leaves.width + position];
+                values[place as usize * self.leaves.width + position];
         }
     }
 }
 
 /// Writes numbers of leaves: `out` is `[rows, trees]`.
 pub(super) struct LeafSink<'a> {
+    pub(super) numbers: &'a Leaves<u32>,
     pub(super) out: &'a mut [u32],
     pub(super) trees: usize,
 }
 
 impl Sink for LeafSink<'_> {
-    fn take(&mut self, tree: usize, first: usize, ids: &[u32]) {
-        ids.iter().enumerate().for_each(|(row, &id)| self.one(tree, first + row, id));
+    fn take(&mut self, tree: usize, first: usize, places: &[u32]) {
+        places.iter().enumerate().for_each(|(row, &place)| self.one(tree, first + row, place));
     }
 
     #[inline(always)]
-    fn one(&mut self, tree: usize, row: usize, id: u32) {
-        self.out[row * self.trees + tree] = id;
+    fn one(&mut self, tree: usize, row: usize, place: u32) {
+        self.out[row * self.trees + tree] = self.numbers.tree(tree).0[place as usize];
     }
 }

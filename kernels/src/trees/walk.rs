@@ -2,18 +2,26 @@
 //!
 //! A node is a key and a link (column in the low bits, left child in the high ones; the right child is behind the left
 //! one); a leaf links to itself, so a step needs no branch. One step waits for a node and then for a key, about ten
-//! cycles; [`CHAINS`] independent paths (rows of a tree, or trees of a row) fill them. Nodes of a tree lie breadth
-//! first: the levels that every row sees share cache lines.
+//! cycles in the first-level cache; eight independent paths (rows of a tree, or trees of a row) fill them, and sixteen
+//! where the forest is larger than the caches. Nodes of a tree lie breadth first: the levels that every row sees share
+//! cache lines.
 
 use super::columns::{Columns, Key, Reader, threshold_key};
+use super::places::Places;
 use super::reference::Reference;
 use super::sink::Sink;
 use super::{Child, Tree};
 
 /// Paths in flight.
 const CHAINS: usize = 8;
+/// Paths in flight of a forest of more than [`LARGE`] bytes, each of whose steps may wait for memory.
+const LARGE_CHAINS: usize = 16;
+/// The size of a second-level cache.
+const LARGE: usize = 1 << 20;
+/// Rows from which most nodes of a large tree are visited: it is fetched as a whole, in order, before them.
+const FETCH_ROWS: usize = 256;
 /// Bytes of keys in one pass over the trees: they stay in the second-level cache beside a tree.
-const KEY_BYTES: usize = 256 << 10;
+const KEY_BYTES: usize = 384 << 10;
 
 /// Column and child in one number.
 pub(super) trait Link: Copy + Send + Sync + std::fmt::Debug {
@@ -58,7 +66,7 @@ struct Node<K, L> {
 #[derive(Clone, Debug)]
 pub(super) struct Walk<K, L> {
     nodes: Vec<Node<K, L>>,
-    /// Number of the leaf at each node that is one.
+    /// Place of the leaf at each node that is one.
     leaf: Vec<u32>,
     roots: Vec<usize>,
     shift: u32,
@@ -67,7 +75,7 @@ pub(super) struct Walk<K, L> {
 
 impl<K: Key, L: Link> Walk<K, L> {
     /// `None` when a link has too few bits.
-    pub(super) fn new(forest: &Reference, columns: &Columns) -> Option<Self> {
+    pub(super) fn new(forest: &Reference, columns: &Columns, places: &[Places]) -> Option<Self> {
         let nodes: usize = forest.trees.iter().map(|tree| 2 * tree.splits.len() + 1).sum();
         let bits = |count: usize| usize::BITS - count.leading_zeros();
         let shift = bits(columns.list.len());
@@ -82,22 +90,22 @@ impl<K: Key, L: Link> Walk<K, L> {
             columns: columns.list.len(),
         };
         let mut of_split = columns.of_split.as_slice();
-        for tree in &forest.trees {
+        for (tree, places) in forest.trees.iter().zip(places) {
             let (own, rest) = of_split.split_at(tree.splits.len());
-            walk.push(tree, own);
+            walk.push(tree, own, places);
             of_split = rest;
         }
         Some(walk)
     }
 
-    fn push(&mut self, tree: &Tree, columns: &[u32]) {
+    fn push(&mut self, tree: &Tree, columns: &[u32], places: &Places) {
         let first = self.nodes.len();
         self.roots.push(first);
         let mut queue = vec![if tree.splits.is_empty() { Child::Leaf(0) } else { Child::Node(0) }];
         let mut next = 0;
         while next < queue.len() {
             let (key, child, column, leaf) = match queue[next] {
-                Child::Leaf(leaf) => (K::RIGHT, first + next, 0, leaf),
+                Child::Leaf(leaf) => (K::RIGHT, first + next, 0, places.of(leaf)),
                 Child::Node(index) => {
                     let split = &tree.splits[index as usize];
                     queue.extend([split.left, split.right]);
@@ -121,7 +129,7 @@ impl<K: Key, L: Link> Walk<K, L> {
         sink: &mut impl Sink,
     ) {
         let width = self.columns.max(1);
-        let block = (KEY_BYTES / (width * size_of::<K>())).clamp(64, 2048).min(rows.max(1));
+        let block = (KEY_BYTES / (width * size_of::<K>())).clamp(64, 4096).min(rows.max(1));
         let mut keys = vec![K::LEFT; block * width];
         let mut ids = vec![0; block];
         for start in (0..rows).step_by(block) {
@@ -138,8 +146,16 @@ impl<K: Key, L: Link> Walk<K, L> {
                 });
                 continue;
             }
-            for (tree, &root) in self.roots.iter().enumerate() {
-                self.rows(root, &keys, &mut ids[..count]);
+            let large = self.nodes.len() * size_of::<Node<K, L>>() > LARGE;
+            for tree in 0..self.roots.len() {
+                if large && count >= FETCH_ROWS {
+                    self.fetch(tree);
+                }
+                if large {
+                    self.rows::<LARGE_CHAINS>(tree, &keys, &mut ids[..count]);
+                } else {
+                    self.rows::<CHAINS>(tree, &keys, &mut ids[..count]);
+                }
                 sink.take(tree, first + start, &ids[..count]);
             }
         }
@@ -150,7 +166,8 @@ impl<K: Key, L: Link> Walk<K, L> {
     fn trees(&self, keys: &[K], each: &mut impl FnMut(usize, u32)) {
         assert!(keys.len() >= self.columns, "a key for each column");
         for (group, roots) in self.roots.chunks(CHAINS).enumerate() {
-            let at = std::array::from_fn(|chain| roots[chain.min(roots.len() - 1)]);
+            let at: [usize; CHAINS] =
+                std::array::from_fn(|chain| roots[chain.min(roots.len() - 1)]);
             let ends = self.walk(at, keys, [0; CHAINS]);
             for (chain, &end) in ends.iter().enumerate().take(roots.len()) {
                 each(group * CHAINS + chain, self.leaf[end]);
@@ -158,8 +175,20 @@ impl<K: Key, L: Link> Walk<K, L> {
         }
     }
 
+    /// Brings a tree into the caches in the order of its addresses, which is much faster than in the order of paths.
+    fn fetch(&self, tree: usize) {
+        let end = self.roots.get(tree + 1).copied().unwrap_or(self.nodes.len());
+        let range = self.roots[tree]..end;
+        let line = 64 / size_of::<Node<K, L>>();
+        let nodes = self.nodes[range.clone()].iter().step_by(line);
+        let links = nodes.map(|node| node.link.child(self.shift)).fold(0, |all, link| all ^ link);
+        let leaves = self.leaf[range].iter().step_by(16).fold(0, |all, leaf| all ^ leaf);
+        std::hint::black_box((links, leaves));
+    }
+
     /// The leaves of several rows in one tree.
-    fn rows(&self, root: usize, keys: &[K], ids: &mut [u32]) {
+    fn rows<const CHAINS: usize>(&self, tree: usize, keys: &[K], ids: &mut [u32]) {
+        let root = self.roots[tree];
         let width = self.columns.max(1);
         assert!(keys.len() >= ids.len() * width, "a key for each row and column");
         for (group, ids) in ids.chunks_mut(CHAINS).enumerate() {
@@ -173,7 +202,12 @@ impl<K: Key, L: Link> Walk<K, L> {
     /// Follows paths from `at` to their leaves. `rows` are the positions of the paths' keys; from each on, `keys` holds
     /// one for each column, and `at` are nodes: callers see to that.
     #[inline(always)]
-    fn walk(&self, mut at: [usize; CHAINS], keys: &[K], rows: [usize; CHAINS]) -> [usize; CHAINS] {
+    fn walk<const CHAINS: usize>(
+        &self,
+        mut at: [usize; CHAINS],
+        keys: &[K],
+        rows: [usize; CHAINS],
+    ) -> [usize; CHAINS] {
         loop {
             let mut moved = 0;
             for step in 0..STEPS {

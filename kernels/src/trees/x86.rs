@@ -4,6 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::columns::Reader;
+use super::complete_avx512;
 use super::lanes::{Block, Feature, GROUP, Kernels, LANES, Line, Node, add, decide, fill};
 
 /// With [`crate::isa::Isa::Avx2`].
@@ -11,6 +12,7 @@ pub(super) const AVX2: Kernels = Kernels {
     fill_i32: fill_i32_avx2,
     fill_i64: fill_i64_avx2,
     decide: [decide_avx2::<1>, decide_avx2::<2>],
+    complete: None,
     add_f32: add,
     add_f64: add,
 };
@@ -20,6 +22,7 @@ pub(super) const AVX512: Kernels = Kernels {
     fill_i32: fill_i32_avx512,
     fill_i64: fill_i64_avx512,
     decide: [decide_avx512::<1>, decide_avx512::<2>],
+    complete: Some([complete_avx512::table::<1>(), complete_avx512::table::<2>()]),
     add_f32: add_f32_avx512,
     add_f64: add_f64_avx512,
 };
@@ -93,26 +96,27 @@ unsafe fn decide_avx512<const HALVES: usize>(
 ) {
     assert!(slots.len() >= (nodes_from + nodes.len()) * HALVES, "a slot for each node");
     let slots = slots.as_mut_ptr().cast::<u8>();
-    let at = |slot: usize| slot * HALVES * LANES;
+    let ranks = ranks.as_ptr().cast::<u8>();
+    let at = |offset: u32| offset as usize * HALVES;
     for (index, node) in nodes.iter().enumerate().rev() {
         let threshold = _mm512_set1_epi8(node.rank as i8);
         for half in 0..HALVES {
             let half = half * LANES;
             // SAFETY: the caller has ranks of every column that nodes name.
-            let rank = unsafe {
-                _mm512_load_si512(
-                    ranks.as_ptr().cast::<u8>().add(at(node.column as usize) + half).cast(),
-                )
-            };
+            let rank = unsafe { _mm512_load_si512(ranks.add(at(node.column) + half).cast()) };
             // SAFETY: the caller has slots of everything that nodes name.
-            let left = unsafe { _mm512_load_si512(slots.add(at(node.left.into()) + half).cast()) };
+            let left = unsafe { _mm512_load_si512(slots.add(at(node.left) + half).cast()) };
             // SAFETY: as above.
-            let right =
-                unsafe { _mm512_load_si512(slots.add(at(node.right.into()) + half).cast()) };
+            let right = unsafe { _mm512_load_si512(slots.add(at(node.right) + half).cast()) };
             let chosen =
                 _mm512_mask_blend_epi8(_mm512_cmpgt_epu8_mask(rank, threshold), left, right);
             // SAFETY: the slots of all nodes are there, as asserted.
-            unsafe { _mm512_store_si512(slots.add(at(nodes_from + index) + half).cast(), chosen) };
+            unsafe {
+                _mm512_store_si512(
+                    slots.add((nodes_from + index) * HALVES * LANES + half).cast(),
+                    chosen,
+                )
+            };
         }
     }
 }
