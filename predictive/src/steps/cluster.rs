@@ -125,8 +125,7 @@ fn k_means(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> 
     if count == 0 {
         return Err(object.wrong("cluster_centers_", "has no row"));
     }
-    let array = object.get("cluster_centers_").and_then(|value| value.as_array());
-    base.single = array.is_some_and(|array| array.dtype() == DataType::Fp32);
+    base.precision(object, "cluster_centers_");
     let tree = match object.class {
         "BisectingKMeans" => Some(Bisection::read(object, columns, count)?),
         _ => None,
@@ -151,6 +150,7 @@ fn birch(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
     let mut base = Base::new(object, &[Method::Predict, Method::Transform])?;
     let (count, columns, centres) = matrix(object, "subcluster_centers_")?;
     base.columns(object, "subcluster_centers_", columns)?;
+    base.precision(object, "subcluster_centers_");
     let labels = object.array("subcluster_labels_")?;
     if labels.shape() != [count] || count == 0 {
         return Err(object.wrong("subcluster_labels_", format!("expected {count} labels")));

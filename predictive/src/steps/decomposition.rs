@@ -10,7 +10,6 @@ use crate::steps::numeric::{
     Answer, Base, Points, Rule, broadcast, dot, matrix, shaped, transposed,
 };
 use crate::steps::{Builder, Estimator, Row};
-use crate::tensor::DataType;
 
 /// Rows times `weights` (`[outputs, columns]`) plus `offsets`.
 struct Projection {
@@ -93,8 +92,7 @@ fn few_components(object: Object<'_>, base: &mut Base) -> Result<(usize, Vec<f64
 fn components(object: Object<'_>, base: &mut Base) -> Result<(usize, Vec<f64>), Fault> {
     let (outputs, columns, weights) = matrix(object, "components_")?;
     base.columns(object, "components_", columns)?;
-    let array = object.get("components_").and_then(|value| value.as_array());
-    base.single = array.is_some_and(|array| array.dtype() == DataType::Fp32);
+    base.precision(object, "components_");
     Ok((outputs, weights))
 }
 

@@ -47,6 +47,7 @@ fn random_features(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>,
     let mut base = Base::new(object, &[Method::Transform])?;
     let (columns, outputs, weights) = matrix(object, "random_weights_")?;
     base.columns(object, "random_weights_", columns)?;
+    base.precision(object, "random_weights_");
     let offsets = object.vector("random_offset_", Some(outputs))?;
     let skewedness = match object.class {
         "SkewedChi2Sampler" => Some(object.f64("skewedness")?),
@@ -87,7 +88,9 @@ impl Rule for AdditiveChi2 {
 }
 
 fn additive_chi2(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
-    let base = Base::new(object, &[Method::Transform])?;
+    let mut base = Base::new(object, &[Method::Transform])?;
+    // Answers have the precision of the rows, whatever the training rows had.
+    base.single = true;
     let steps = object.usize("sample_steps")?;
     if !(1..=64).contains(&steps) {
         return Err(object.wrong("sample_steps", format!("expected 1 to 64, found {steps}")));
@@ -148,6 +151,7 @@ fn nystroem(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault>
     let mut base = Base::new(object, &[Method::Transform])?;
     let (count, columns, rows) = matrix(object, "components_")?;
     base.columns(object, "components_", columns)?;
+    base.precision(object, "components_");
     let kernel = Kernel::read(object, columns)?;
     if matches!(kernel, Kernel::Precomputed) || object.some("kernel_params").is_some() {
         return Err(Fault::unsupported(
@@ -168,6 +172,7 @@ fn kernel_pca(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Faul
     }
     let (count, columns, rows) = matrix(object, "X_fit_")?;
     base.columns(object, "X_fit_", columns)?;
+    base.precision(object, "X_fit_");
     let kernel = Kernel::read(object, columns)?;
     let centerer = object.object("_centerer")?;
     let means = centerer.vector("K_fit_rows_", Some(count))?;

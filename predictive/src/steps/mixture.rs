@@ -137,6 +137,7 @@ fn mixture(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> 
     let mut base = Base::new(object, &methods)?;
     let (count, columns, means) = matrix(object, "means_")?;
     base.columns(object, "means_", columns)?;
+    base.precision(object, "means_");
     if count == 0 {
         return Err(object.wrong("means_", "has no row"));
     }

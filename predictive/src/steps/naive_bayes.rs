@@ -119,6 +119,7 @@ fn gaussian(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault>
     let mut base = base(object)?;
     let classes = base.labels().len();
     let means = per_class(object, "theta_", &mut base)?;
+    base.precision(object, "theta_");
     // var_ was sigma_ before 1.0.
     let name = if object.get("var_").is_some() { "var_" } else { "sigma_" };
     let variances = per_class(object, name, &mut base)?;

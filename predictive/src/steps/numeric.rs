@@ -13,6 +13,7 @@ use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
 use crate::steps::{Estimator, InputSpec, input, math};
 use crate::table::{Matrix, Numbers, Sparse, Table};
+use crate::tensor::DataType;
 
 /// Operations below which rows are not split over threads.
 const PARALLEL: usize = 1 << 16;
@@ -219,6 +220,12 @@ impl Base {
             return Err(object.wrong(name, reason));
         }
         Ok(())
+    }
+
+    /// Notes whether an array of the file is single precision.
+    pub(crate) fn precision(&mut self, object: Object<'_>, name: &str) {
+        let array = object.get(name).and_then(|value| value.as_array());
+        self.single = array.is_some_and(|array| array.dtype() == DataType::Fp32);
     }
 
     /// The estimator of a rule.

@@ -87,6 +87,7 @@ fn topics(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
     let name = "exp_dirichlet_component_";
     let (topics, columns, words) = matrix(object, name)?;
     base.columns(object, name, columns)?;
+    base.precision(object, "exp_dirichlet_component_");
     if topics == 0 {
         return Err(object.wrong(name, "has no row"));
     }

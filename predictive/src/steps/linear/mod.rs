@@ -27,8 +27,7 @@ impl Linear {
     pub(crate) fn read(object: Object<'_>, base: &mut Base) -> Result<Self, Fault> {
         let (outputs, columns, coefficients) = matrix(object, "coef_")?;
         base.columns(object, "coef_", columns)?;
-        let array = object.get("coef_").and_then(|value| value.as_array());
-        base.single = array.is_some_and(|array| array.dtype() == DataType::Fp32);
+        base.precision(object, "coef_");
         let intercepts = broadcast(object, "intercept_", outputs)?;
         Ok(Self { coefficients, intercepts })
     }

@@ -62,6 +62,7 @@ fn local_outlier(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, F
     let methods = [Method::Predict, Method::DecisionFunction, Method::ScoreSamples];
     let mut base = Base::new(object, &methods)?;
     let search = Search::read(object, &mut base)?;
+    base.precision(object, "_fit_X");
     let count = search.count(object, "n_neighbors_")?;
     let densities = object.vector("_lrd", Some(search.len()))?;
     let (rows, columns, distances) = matrix(object, "_distances_fit_X_")?;
