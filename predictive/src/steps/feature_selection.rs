@@ -94,7 +94,8 @@ fn univariate(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Faul
             let count = sorted.len() as f64;
             let fits =
                 |&(rank, &chance): &(usize, &f64)| chance <= alpha / count * (rank + 1) as f64;
-            let last = sorted.iter().enumerate().filter(fits).map(|(_, &chance)| chance).last();
+            let last =
+                sorted.iter().enumerate().filter(fits).map(|(_, &chance)| chance).next_back();
             chances.iter().map(|&chance| last.is_some_and(|last| chance <= last)).collect()
         }
         "fwe" => {

@@ -16,7 +16,7 @@ const MAX_TERMS: usize = 1 << 20;
 struct Polynomial {
     bias: bool,
     /// Each term is a column times an earlier term, or a column alone.
-    terms: Vec<(usize, Option<usize>)>,
+    terms: Vec<Term>,
     /// Terms before it are of too low a degree to be answered.
     first: usize,
 }
