@@ -172,6 +172,18 @@ fn absurd_lengths_are_refused_before_they_are_allocated() {
     }
 }
 
+#[test]
+fn a_dictionary_of_4_gib_is_not_allocated() {
+    let (_, mut bytes) =
+        fixtures().into_iter().find(|(name, _)| name == "numpy2.4.xz.joblib").expect("a fixture");
+    // Sizes of the header and flags, then the filter, the size of its property, the property.
+    assert_eq!(bytes[13..16], [0, 0x21, 1]);
+    bytes[16] = 40;
+    let (peak, result) = memory::peak(|| pickle::read(&bytes).map(drop));
+    assert_eq!(result, Ok(()));
+    assert!(peak <= 4 * bytes.len() + FLOOR, "{peak} bytes");
+}
+
 /// Files of the pickle group, by name.
 fn fixtures() -> Vec<(String, Vec<u8>)> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pickle");

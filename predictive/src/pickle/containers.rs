@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use crate::error::Fault;
+use crate::pickle::xz::Xz;
 
 /// Bytes of an open container.
 pub(super) struct Container<'a> {
@@ -54,7 +55,7 @@ pub(super) fn open(bytes: &[u8]) -> Result<Container<'_>, Fault> {
     }
     if let Some(name) = is(XZ) {
         return Ok(Container {
-            source: Box::new(lzma_rust2::XzReader::new(bytes, true)),
+            source: Box::new(Xz::new(bytes, largest_dictionary(bytes))),
             name,
             window: usize::MAX,
         });
@@ -73,6 +74,11 @@ fn plain<'a>(source: impl Read + 'a, name: &'static str) -> Container<'a> {
     Container { source: Box::new(source), name, window: 0 }
 }
 
+/// The largest dictionary: output beyond it is refused anyway, because dictionary and values together pass the limit.
+fn largest_dictionary(bytes: &[u8]) -> usize {
+    bytes.len().saturating_mul(2).saturating_add(32 << 20)
+}
+
 /// An "lzma alone" stream: properties, size of the dictionary, size of the output (all ones when not known).
 fn lzma<'a>(bytes: &'a [u8], name: &'static str) -> Result<Container<'a>, Fault> {
     let wrong = |reason: String| Fault::corrupt(name, reason);
@@ -81,9 +87,7 @@ fn lzma<'a>(bytes: &'a [u8], name: &'static str) -> Result<Container<'a>, Fault>
     };
     let [properties, d0, d1, d2, d3, size @ ..] = *header;
     let (declared, size) = (u32::from_le_bytes([d0, d1, d2, d3]), u64::from_le_bytes(size));
-    // A dictionary is not needed beyond the output, and the output is not read beyond the limit.
-    let limit = bytes.len().saturating_mul(4).saturating_add(64 << 20);
-    let dictionary = declared.min(u32::try_from(limit).unwrap_or(u32::MAX));
+    let dictionary = declared.min(u32::try_from(largest_dictionary(bytes)).unwrap_or(u32::MAX));
     let reader = lzma_rust2::LzmaReader::new_with_props(data, size, properties, dictionary, None);
     let reader = reader.map_err(|error| wrong(error.to_string()))?;
     Ok(Container { source: Box::new(reader), name, window: dictionary as usize })

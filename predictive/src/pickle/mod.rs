@@ -16,6 +16,7 @@ mod machine;
 mod numpy;
 mod text;
 mod value;
+mod xz;
 
 use crate::error::Fault;
 pub(crate) use value::{Id, Name, Node, Objects, Records};
