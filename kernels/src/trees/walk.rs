@@ -71,6 +71,8 @@ pub(super) struct Walk<K, L> {
     roots: Vec<usize>,
     shift: u32,
     columns: usize,
+    /// Levels of the deepest tree, where all are shallow.
+    levels: Option<u32>,
 }
 
 impl<K: Key, L: Link> Walk<K, L> {
@@ -88,6 +90,7 @@ impl<K: Key, L: Link> Walk<K, L> {
             roots: Vec::with_capacity(forest.trees.len()),
             shift,
             columns: columns.list.len(),
+            levels: places.iter().try_fold(0, |levels, tree| Some(tree.depth?.max(levels))),
         };
         let mut of_split = columns.of_split.as_slice();
         for (tree, places) in forest.trees.iter().zip(places) {
@@ -208,26 +211,42 @@ impl<K: Key, L: Link> Walk<K, L> {
         keys: &[K],
         rows: [usize; CHAINS],
     ) -> [usize; CHAINS] {
+        if let Some(levels) = self.levels {
+            (0..levels).for_each(|_| {
+                self.step(&mut at, keys, rows);
+            });
+            return at;
+        }
         loop {
-            let mut moved = 0;
-            for step in 0..STEPS {
-                for (at, row) in at.iter_mut().zip(rows) {
-                    // SAFETY: roots and links are positions of nodes: `push` makes no others.
-                    let node = unsafe { self.nodes.get_unchecked(*at) };
-                    let column = node.link.column(self.shift);
-                    // SAFETY: columns of links are below `self.columns`, and `keys` has as many behind `row`.
-                    let key = unsafe { *keys.get_unchecked(row + column) };
-                    let next = node.link.child(self.shift) + usize::from(key > node.key);
-                    if step == STEPS - 1 {
-                        moved |= *at ^ next;
-                    }
-                    *at = next;
-                }
-            }
-            if moved == 0 {
+            (1..STEPS).for_each(|_| {
+                self.step(&mut at, keys, rows);
+            });
+            if !self.step(&mut at, keys, rows) {
                 return at;
             }
         }
+    }
+
+    /// Follows each path to the next node; whether any was not at its end. Parameters as for `walk`.
+    #[inline(always)]
+    fn step<const CHAINS: usize>(
+        &self,
+        at: &mut [usize; CHAINS],
+        keys: &[K],
+        rows: [usize; CHAINS],
+    ) -> bool {
+        let mut moved = 0;
+        for (at, row) in at.iter_mut().zip(rows) {
+            // SAFETY: roots and links are positions of nodes: `push` makes no others.
+            let node = unsafe { self.nodes.get_unchecked(*at) };
+            let column = node.link.column(self.shift);
+            // SAFETY: columns of links are below `self.columns`, and `keys` has as many behind `row`.
+            let key = unsafe { *keys.get_unchecked(row + column) };
+            let next = node.link.child(self.shift) + usize::from(key > node.key);
+            moved |= *at ^ next;
+            *at = next;
+        }
+        moved != 0
     }
 }
 
