@@ -40,22 +40,19 @@ struct Regressor {
     weights: Vec<f64>,
 }
 
-/// The estimators and at least as many weights.
-fn read(
-    object: Object<'_>,
-    builder: Builder,
-) -> Result<(Vec<Box<dyn Estimator>>, Vec<f64>), Fault> {
-    let estimators = read_estimators(object, "estimators_", builder)?;
+/// At least as many weights as there are estimators.
+fn read_weights(object: Object<'_>, estimators: usize) -> Result<Vec<f64>, Fault> {
     let weights = object.vector("estimator_weights_", None)?;
-    if weights.len() < estimators.len() {
-        let reason = format!("{} weights of {} estimators", weights.len(), estimators.len());
+    if weights.len() < estimators {
+        let reason = format!("{} weights of {estimators} estimators", weights.len());
         return Err(object.wrong("estimator_weights_", reason));
     }
-    Ok((estimators, weights))
+    Ok(weights)
 }
 
 fn build_classifier(object: Object<'_>, builder: Builder) -> Result<Box<dyn Estimator>, Fault> {
-    let (estimators, weights) = read(object, builder)?;
+    let estimators = read_estimators(object, "estimators_", builder)?;
+    let weights = read_weights(object, estimators.len())?;
     let classes = input::labels(object, "classes_")?;
     if classes.len() < 2 {
         return Err(object.wrong("classes_", "expected at least two classes"));
@@ -80,7 +77,8 @@ fn build_classifier(object: Object<'_>, builder: Builder) -> Result<Box<dyn Esti
 }
 
 fn build_regressor(object: Object<'_>, builder: Builder) -> Result<Box<dyn Estimator>, Fault> {
-    let (estimators, weights) = read(object, builder)?;
+    let estimators = read_estimators(object, "estimators_", builder)?;
+    let weights = read_weights(object, estimators.len())?;
     Ok(Box::new(Regressor { spec: input::spec(object)?, estimators, weights }))
 }
 

@@ -85,7 +85,7 @@ fn build(object: Object<'_>, builder: Builder) -> Result<Box<dyn Estimator>, Fau
     let class = object.object("init_")?.class;
     let estimator = builder.build(object.object("init_")?)?;
     if class.starts_with("Dummy") {
-        let row = Matrix::f32(1, features, vec![0.0; features]);
+        let row = Matrix::f32(1, 0, Vec::new());
         let base = model
             .start(estimator.as_ref(), &row)
             .map_err(|error| object.wrong("init_", error.to_string()))?;

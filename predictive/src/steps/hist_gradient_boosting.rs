@@ -90,18 +90,17 @@ fn build(object: Object<'_>, builder: Builder) -> Result<Box<dyn Estimator>, Fau
 }
 
 /// The first version whose classifiers decide by the sign of the sum.
-const BY_SIGN: (u32, u32) = (1, 6);
+const BY_SIGN: (u32, u32) = (1, 5);
 /// Words of a set of categories: numbers below 256.
 const WORDS: usize = 8;
 
-/// Categories seen in training, of each feature; empty sets for numbers.
+/// Categories seen in training, of each feature, empty sets for numbers; nothing where no feature has any.
 fn known_categories(object: Object<'_>, features: usize) -> Result<Vec<[u32; WORDS]>, Fault> {
-    let mut known = vec![[0; WORDS]; features];
     let Some(mapper) = object.some("_bin_mapper").and_then(Value::as_object) else {
-        return Ok(known);
+        return Ok(Vec::new());
     };
     if mapper.some("is_categorical_").is_none() {
-        return Ok(known);
+        return Ok(Vec::new());
     }
     let categorical = mapper.vector("is_categorical_", Some(features))?;
     let thresholds = mapper.list("bin_thresholds_")?;
@@ -109,6 +108,7 @@ fn known_categories(object: Object<'_>, features: usize) -> Result<Vec<[u32; WOR
         let reason = format!("expected one array for each of {features} features");
         return Err(mapper.wrong("bin_thresholds_", reason));
     }
+    let mut known = vec![[0; WORDS]; features];
     for (feature, values) in thresholds.into_iter().enumerate() {
         if categorical[feature] == 0.0 {
             continue;
@@ -152,13 +152,13 @@ fn read_tree(
             tree.leaves.push(value[node]);
             continue;
         }
-        let known = categories.get(feature[node] as usize).ok_or_else(|| {
-            let reason = format!("node {node} asks for feature {}", feature[node]);
-            predictor.wrong("nodes", format!("{reason}, there are {}", categories.len()))
-        })?;
         let missing_left = missing_left[node] != 0.0;
         let test = match categorical[node] != 0.0 {
             true => {
+                let known = categories.get(feature[node] as usize).ok_or_else(|| {
+                    let feature = feature[node];
+                    predictor.wrong("nodes", format!("feature {feature} has no known categories"))
+                })?;
                 let left = sets.get(set[node] as usize).ok_or_else(|| {
                     predictor.wrong("raw_left_cat_bitsets", format!("has no set {}", set[node]))
                 })?;

@@ -26,7 +26,7 @@ pub(crate) fn join(columns: &[Array]) -> Array {
     let same = columns.iter().all(|column| column.dtype() == first);
     let any = |test: fn(&Values) -> bool| columns.iter().any(|column| test(column.values()));
     if any(|values| matches!(values, Values::Text(_))) {
-        let texts: Vec<Vec<Arc<str>>> = columns.iter().map(|column| texts(column)).collect();
+        let texts: Vec<Vec<Arc<str>>> = columns.iter().map(texts).collect();
         return Array::text(shape, interleave(rows, &texts));
     }
     if any(|values| matches!(values, Values::F64(_) | Values::F32(_))) {
@@ -38,7 +38,7 @@ pub(crate) fn join(columns: &[Array]) -> Array {
             false => Array::f64(shape, numbers),
         };
     }
-    let integers: Vec<Vec<i64>> = columns.iter().map(|column| integers(column)).collect();
+    let integers: Vec<Vec<i64>> = columns.iter().map(integers).collect();
     let dtype = if same { first } else { DataType::Int64 };
     Array::new(dtype, shape, Values::Int(interleave(rows, &integers)))
 }

@@ -152,7 +152,7 @@ impl Member {
         let (decides, width, scores) = self.scores(x)?;
         let mut proba = match &self.calibration {
             Calibration::Curves(curves) => {
-                self.from_curves(curves, width, &scores, x.rows(), classes)?
+                self.curved(curves, width, &scores, x.rows(), classes)?
             }
             Calibration::Temperature(beta) => {
                 let mut logits = match (decides, width) {
@@ -175,7 +175,7 @@ impl Member {
         Ok(proba)
     }
 
-    fn from_curves(
+    fn curved(
         &self,
         curves: &[Curve],
         width: usize,

@@ -162,9 +162,12 @@ impl Estimator for OneVsRest {
             return Err(self.lacks(Method::DecisionFunction));
         }
         let x = input::align(x, &self.spec)?;
-        let decision = |inner: &Box<dyn Estimator>| column(&inner.decision_function(&x)?, x.rows());
-        let columns: Vec<Vec<f64>> =
-            self.estimators.iter().map(decision).collect::<Result<_, _>>()?;
+        let decision = |inner: &dyn Estimator| column(&inner.decision_function(&x)?, x.rows());
+        let columns: Vec<Vec<f64>> = self
+            .estimators
+            .iter()
+            .map(|inner| decision(inner.as_ref()))
+            .collect::<Result<_, _>>()?;
         let rows = x.rows();
         Ok(tree::values_array(rows, columns.len(), transpose(&columns, rows)))
     }

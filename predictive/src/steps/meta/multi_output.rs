@@ -53,11 +53,11 @@ fn inner_classes(
     if !object.class.contains("Classifier") {
         return Ok(Vec::new());
     }
-    let one = |estimator: &Box<dyn Estimator>| match estimator.classes() {
+    let one = |estimator: &dyn Estimator| match estimator.classes() {
         [classes] => Ok(classes.clone()),
         _ => Err(object.wrong("estimators_", "expected classifiers of one output")),
     };
-    estimators.iter().map(one).collect()
+    estimators.iter().map(|inner| one(inner.as_ref())).collect()
 }
 
 /// `Predict`, and those of `more` that all estimators have.

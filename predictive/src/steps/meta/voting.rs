@@ -78,10 +78,10 @@ impl Voting {
     }
 
     fn probas(&self, x: &Table, classes: usize) -> Result<Vec<Vec<f64>>, PredictError> {
-        let proba = |estimator: &Box<dyn Estimator>| {
+        let proba = |estimator: &dyn Estimator| {
             numbers(one(estimator.predict_proba(x)?)?, x.rows(), classes)
         };
-        self.estimators.iter().map(proba).collect()
+        self.estimators.iter().map(|inner| proba(inner.as_ref())).collect()
     }
 
     /// Weighted mean of several answers of one length.
