@@ -2,6 +2,8 @@
 //!
 //! `tests/fixtures/cases.py` writes them and says the format.
 
+#![expect(unreachable_pub, reason = "a module of every test binary, of which each uses a part")]
+
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
