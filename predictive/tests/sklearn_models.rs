@@ -1,5 +1,6 @@
 //! Classic models of scikit-learn other than trees against the library's own answers.
 
+#[expect(dead_code, reason = "this binary loads no model by itself")]
 mod common;
 
 use std::io::Read;
@@ -14,14 +15,17 @@ fn every_case_answers_as_the_library() {
 
 /// The models, uncompressed.
 fn models() -> Vec<(String, Vec<u8>)> {
-    let folder = std::fs::read_dir(common::fixtures().join("sklearn_models")).unwrap();
-    let paths = folder.map(|entry| entry.unwrap().path());
+    let folder = std::fs::read_dir(common::fixtures().join("sklearn_models"))
+        .expect("the fixtures can be read");
+    let paths = folder.map(|entry| entry.expect("the fixtures can be read").path());
     let models = paths.filter(|path| path.extension().is_some_and(|ending| ending == "joblib"));
     let read = |path: std::path::PathBuf| {
-        let file = std::fs::File::open(&path).unwrap();
+        let file = std::fs::File::open(&path).expect("the fixtures can be read");
         let mut bytes = Vec::new();
-        flate2::read::ZlibDecoder::new(file).read_to_end(&mut bytes).unwrap();
-        (path.file_name().unwrap().to_string_lossy().into_owned(), bytes)
+        flate2::read::ZlibDecoder::new(file)
+            .read_to_end(&mut bytes)
+            .expect("the fixtures can be read");
+        (path.file_name().expect("the fixtures can be read").to_string_lossy().into_owned(), bytes)
     };
     let mut models: Vec<(String, Vec<u8>)> = models.map(read).collect();
     models.sort();
