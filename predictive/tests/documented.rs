@@ -72,7 +72,7 @@ fn the_document_is_the_tables() {
     let (before, rest) = have.split_once(BEGIN).expect("the beginning of the generated part");
     let (_, after) = rest.split_once(END).expect("the end of the generated part");
     let want = format!("{before}{BEGIN}{}{END}{after}", generated());
-    if std::env::var("TOKENMILL_BLESS").is_ok_and(|value| value == "1") {
+    if std::env::var_os("TOKENMILL_BLESS").is_some() {
         std::fs::write(&path, &want).expect("docs/ can be written");
         return;
     }
