@@ -38,6 +38,9 @@ pub(super) fn quantile(p: f64) -> f64 {
     if p == 0.0 {
         return f64::NEG_INFINITY;
     }
+    if p == 0.5 {
+        return 0.0;
+    }
     if p > 0.5 {
         return -quantile(1.0 - p);
     }

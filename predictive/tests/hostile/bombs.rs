@@ -54,7 +54,7 @@ fn copies(size: usize, times: usize) -> Vec<u8> {
 }
 
 /// Files that must be refused while little memory is held.
-pub fn all() -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("gzip", repeated(gzip)),
         ("bzip2", repeated(bzip2)),
@@ -78,7 +78,7 @@ fn array(shape: &str, code: &str, state: &str, data: &str) -> Vec<u8> {
 }
 
 /// Files that claim lengths they do not have.
-pub fn lengths() -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn lengths() -> Vec<(&'static str, Vec<u8>)> {
     let claim = |opcode: u8, length: u64| [&[opcode], length.to_le_bytes().as_slice()].concat();
     let short = |opcode: u8, length: u32| [&[opcode], length.to_le_bytes().as_slice()].concat();
     let record =

@@ -48,7 +48,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// Runs a closure and gives the most bytes that it held beyond those before it.
-pub fn peak<T>(run: impl FnOnce() -> T) -> (usize, T) {
+pub(crate) fn peak<T>(run: impl FnOnce() -> T) -> (usize, T) {
     let before = HELD.get();
     PEAK.set(before);
     let result = run();

@@ -55,7 +55,7 @@ fn confine() {
 }
 
 /// Runs a closure on a confined thread.
-pub fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let confined = std::thread::spawn(|| {
         confine();
         work()
