@@ -86,11 +86,12 @@ pub async fn serve(
 ) -> Outcome {
     let tracker = TaskTracker::new();
     let closing = CancellationToken::new();
+    // Before gRPC's health service asks for the first time.
+    app.set_ready();
     if let Some(grpc) = grpc {
         tracker.spawn(kserve::grpc::serve(Arc::clone(&app), grpc, closing.clone()));
     }
     let routes = router(Arc::clone(&app));
-    app.set_ready();
     let lost = tokio::select! {
         () = accept(&app, &listener, &routes, &tracker, &closing) => false,
         _ = stop.recv() => false,

@@ -2,8 +2,10 @@
 
 import os
 import queue
+import re
 import subprocess
 import threading
+import time
 import unittest
 from pathlib import Path
 
@@ -19,11 +21,13 @@ def binary():
 
 
 class Server:
-    """A running `tokenmill serve`."""
+    """A running `tokenmill serve`; without a name for the models of a repository."""
 
     def __init__(self, *options, model=MODEL_FILE, name=MODEL):
-        arguments = ["serve", str(model), "--served-model-name", name]
-        arguments += ["--host", "127.0.0.1", "--port", "0", *options]
+        arguments = ["serve", str(model)]
+        if name is not None:
+            arguments += ["--served-model-name", name]
+        arguments += ["--host", "127.0.0.1", "--port", "0", "--grpc-port", "0", *options]
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self.process = subprocess.Popen(
             [str(binary()), *arguments],
@@ -51,6 +55,18 @@ class Server:
             if line.startswith("ready: "):
                 ready.put(line.removeprefix("ready: ").split(",")[0])
         ready.put(None)
+
+    @property
+    def grpc(self):
+        """Host and port of gRPC, from the log, which may come a little after the ready line."""
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            for line in list(self.log):
+                plain = re.sub(r"\x1b\[[0-9;]*m", "", line)
+                if found := re.search(r"gRPC address=(\S+)", plain):
+                    return found[1]
+            time.sleep(0.01)
+        raise RuntimeError("no gRPC port:\n" + "".join(self.log))
 
     def stop(self):
         """Ends it; the exit code."""

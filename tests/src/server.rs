@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -39,9 +39,15 @@ impl Server {
     /// # Errors
     /// When it ends or is silent; the error carries its log.
     pub fn start(options: &[&str]) -> Result<Self> {
-        let mut starting = Starting::new(0, options)?;
-        let address = starting.ready()?;
-        Ok(Self { child: starting.child, address, log: starting.log })
+        Starting::new(0, options)?.finish()
+    }
+
+    /// The same with any model; a repository's models have names of their own.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn of(model: &Path, name: Option<&str>, options: &[&str]) -> Result<Self> {
+        Starting::of(model, name, 0, options)?.finish()
     }
 
     /// The server that the tests of one binary share; it ends when the last of them lets go of it.
@@ -164,10 +170,15 @@ impl Starting {
     pub fn new(port: u16, options: &[&str]) -> Result<Self> {
         let model = model_path();
         ensure!(model.is_file(), "{} is missing: cargo xtask model", model.display());
+        Self::of(&model, Some(MODEL), port, options)
+    }
+
+    fn of(model: &Path, name: Option<&str>, port: u16, options: &[&str]) -> Result<Self> {
         let mut child = program::command()
             .arg("serve")
-            .arg(&model)
-            .args(["--served-model-name", MODEL, "--host", "127.0.0.1"])
+            .arg(model)
+            .args(name.into_iter().flat_map(|name| ["--served-model-name", name]))
+            .args(["--host", "127.0.0.1", "--grpc-port", "0"])
             .args(["--port", &port.to_string()])
             .args(options)
             .stdout(Stdio::piped())

@@ -327,7 +327,7 @@ async fn v2_model(call: Call, path: ModelPath<'_>) -> Outcome {
         (Verb::Infer, Some(model)) => infer(call, &model).await,
         (Verb::Stats, Some(model)) => json(&statistics(&[model])),
         (Verb::Config, Some(model)) => json(&metadata::config(&model)),
-        (Verb::Metadata, _) => json(&metadata::model(path.name, &served)),
+        (Verb::Metadata, model) => json(&metadata::model(&app, path.name, model.as_deref())),
         (_, _) => {
             ready(&served, path.name)?;
             json(&json!({"name": path.name, "ready": true}))

@@ -5,7 +5,6 @@ use tokenmill_predictive::TensorSpec;
 
 use super::Predictive;
 use crate::app::App;
-use crate::registry::Served;
 
 /// Extensions that `GET /v2` names: those that are there.
 pub(super) const EXTENSIONS: [&str; 7] = [
@@ -39,16 +38,17 @@ pub(super) fn sizes(spec: &TensorSpec) -> Vec<i64> {
     spec.shape.iter().map(size).collect()
 }
 
-/// `GET /v2/models/M`.
-pub(super) fn model(name: &str, served: &Served) -> Value {
-    let Served::Predictive(model) = served else {
+/// `GET /v2/models/M`; without a `model` it is a language model.
+pub(super) fn model(app: &App, name: &str, model: Option<&Predictive>) -> Value {
+    let Some(model) = model else {
         return json!({"name": name, "versions": null, "platform": "tokenmill", "inputs": [], "outputs": []});
     };
     let spec = |spec: &TensorSpec| json!({"name": spec.name, "datatype": spec.dtype.name(), "shape": sizes(spec)});
     let signature = model.handle.model().signature();
+    let versions = app.registry.repository().versions(name);
     json!({
         "name": name,
-        "versions": model.version.as_ref().map(|version| [version]),
+        "versions": (!versions.is_empty()).then_some(versions),
         "platform": model.handle.model().description().format,
         "inputs": signature.inputs.iter().map(spec).collect::<Vec<_>>(),
         "outputs": signature.outputs.iter().map(spec).collect::<Vec<_>>(),

@@ -48,7 +48,11 @@ async fn object(call: Call) -> Result<(Value, Arc<App>), Failure> {
 /// Triton's index of models.
 async fn index(call: Call) -> Outcome {
     let (value, app) = object(call).await?;
-    let ready = value["ready"].as_bool().unwrap_or(false);
+    let ready = match &value["ready"] {
+        Value::Null => false,
+        Value::Bool(ready) => *ready,
+        other => return Err(Failure::invalid(format!("ready: expected a bool, found {other}"))),
+    };
     let entries = app.registry.repository().index(ready);
     let entry = |entry: crate::repository::IndexEntry| {
         json!({
@@ -66,16 +70,19 @@ async fn index(call: Call) -> Outcome {
 async fn load(call: Call, name: &str) -> Outcome {
     let (value, app) = object(call).await?;
     let mut config = None;
-    if let Some(parameters) = value["parameters"].as_object() {
-        for (parameter, value) in parameters {
-            match (parameter.as_str(), value.as_str()) {
-                ("config", Some(text)) => config = Some(text),
-                _ => {
-                    return Err(Failure::invalid(format!(
-                        "the load parameter {} is not supported; config is, a JSON text",
-                        crate::error::clip(parameter)
-                    )));
-                }
+    let parameters = match &value["parameters"] {
+        Value::Null => None,
+        Value::Object(parameters) => Some(parameters),
+        _ => return Err(Failure::invalid("parameters: expected an object")),
+    };
+    for (parameter, value) in parameters.into_iter().flatten() {
+        match (parameter.as_str(), value.as_str()) {
+            ("config", Some(text)) => config = Some(text),
+            _ => {
+                return Err(Failure::invalid(format!(
+                    "the load parameter {} is not supported; config is, a JSON text",
+                    crate::error::clip(parameter)
+                )));
             }
         }
     }

@@ -7,6 +7,7 @@ mod layout;
 mod pbtxt;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -50,6 +51,13 @@ struct Slot {
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
+impl Slot {
+    fn new(path: &Path) -> Self {
+        let (versions, state) = (Vec::new(), State::Loading);
+        Self { path: path.to_owned(), versions, state, turn: Arc::default() }
+    }
+}
+
 /// One line of the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexEntry {
@@ -67,21 +75,51 @@ pub struct IndexEntry {
 #[derive(Default)]
 pub struct Repository {
     config: Option<RepositoryConfig>,
-    slots: RwLock<BTreeMap<String, Slot>>,
+    slots: Arc<Slots>,
+}
+
+/// Names and what is known of them.
+#[derive(Default)]
+struct Slots(RwLock<BTreeMap<String, Slot>>);
+
+impl Slots {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Slot>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Slot>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how a load ended. A name that was unloaded in between comes back: the load is the later call.
+    fn loaded(
+        &self,
+        name: &str,
+        path: &Path,
+        loaded: Result<Vec<Arc<Predictive>>, String>,
+    ) -> Result<(), Failure> {
+        let mut slots = self.write();
+        let slot = slots.entry(name.to_owned()).or_insert_with(|| Slot::new(path));
+        match loaded {
+            Ok(versions) => {
+                slot.versions = versions;
+                slot.state = State::Ready;
+                Ok(())
+            }
+            Err(reason) => {
+                if slot.versions.is_empty() {
+                    slot.state = State::Unavailable(reason.clone());
+                }
+                Err(not_ready(name, Some(&reason)))
+            }
+        }
+    }
 }
 
 impl Repository {
     /// A repository without models yet.
     pub fn new(config: RepositoryConfig) -> Self {
-        Self { config: Some(config), slots: RwLock::default() }
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Slot>> {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Slot>> {
-        self.slots.write().unwrap_or_else(PoisonError::into_inner)
+        Self { config: Some(config), slots: Arc::default() }
     }
 
     fn root(&self) -> Option<&Path> {
@@ -90,13 +128,10 @@ impl Repository {
 
     /// Adds a model that is loaded already.
     pub fn put(&self, name: &str, model: Arc<Predictive>) {
-        let slot = Slot {
-            path: PathBuf::new(),
-            versions: vec![model],
-            state: State::Ready,
-            turn: Arc::default(),
-        };
-        self.write().insert(name.to_owned(), slot);
+        let mut slot = Slot::new(Path::new(""));
+        slot.versions.push(model);
+        slot.state = State::Ready;
+        self.slots.write().insert(name.to_owned(), slot);
     }
 
     /// Names of the directories below the root that could be models, sorted.
@@ -122,7 +157,7 @@ impl Repository {
     /// # Errors
     /// The name is none below the root, or the files are refused; KServe's text, with the reason behind it.
     pub async fn load(&self, name: &str, config: Option<&str>) -> Result<(), Failure> {
-        let known = self.read().get(name).map(|slot| slot.path.clone());
+        let known = self.slots.read().get(name).map(|slot| slot.path.clone());
         let path = match (known, self.root()) {
             (Some(path), _) => path,
             (None, Some(root)) if is_plain(name) && root.join(name).is_dir() => root.join(name),
@@ -143,44 +178,23 @@ impl Repository {
     ) -> Result<(), Failure> {
         let settings = self.config.clone().ok_or_else(|| not_ready(name, None))?;
         let turn = {
-            let mut slots = self.write();
-            let slot = slots.entry(name.to_owned()).or_insert_with(|| Slot {
-                path: path.to_owned(),
-                versions: Vec::new(),
-                state: State::Loading,
-                turn: Arc::default(),
-            });
+            let mut slots = self.slots.write();
+            let slot = slots.entry(name.to_owned()).or_insert_with(|| Slot::new(path));
             Arc::clone(&slot.turn)
         };
-        let _turn = turn.lock().await;
-        let work = {
-            let (name, path, config) =
-                (name.to_owned(), path.to_owned(), config.map(str::to_owned));
-            move || versions(&name, &path, config.as_deref(), &settings)
-        };
-        let loaded = tokio::task::spawn_blocking(work).await;
-        let loaded = loaded.unwrap_or_else(|_| Err("the loader failed".to_owned()));
-        let mut slots = self.write();
-        // Unloaded in between: the load comes after and brings the name back.
-        let slot = slots.entry(name.to_owned()).or_insert_with(|| Slot {
-            path: path.to_owned(),
-            versions: Vec::new(),
-            state: State::Loading,
-            turn: Arc::clone(&turn),
+        let turn = turn.lock_owned().await;
+        let slots = Arc::clone(&self.slots);
+        let (owned, path) = (name.to_owned(), path.to_owned());
+        let config = config.map(str::to_owned);
+        // All of it on the other thread: a client that goes away does not leave the name half loaded.
+        let work = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let read = || versions(&owned, &path, config.as_deref(), &settings);
+            let loaded = catch_unwind(AssertUnwindSafe(read));
+            let loaded = loaded.unwrap_or_else(|_| Err("the loader failed".to_owned()));
+            slots.loaded(&owned, &path, loaded)
         });
-        match loaded {
-            Ok(versions) => {
-                slot.versions = versions;
-                slot.state = State::Ready;
-                Ok(())
-            }
-            Err(reason) => {
-                if slot.versions.is_empty() {
-                    slot.state = State::Unavailable(reason.clone());
-                }
-                Err(not_ready(name, Some(&reason)))
-            }
-        }
+        work.await.unwrap_or_else(|_| Err(not_ready(name, None)))
     }
 
     /// Takes a name away; requests that have its model finish. Works without its files.
@@ -188,10 +202,10 @@ impl Repository {
     /// # Errors
     /// When there is no such name.
     pub async fn unload(&self, name: &str) -> Result<(), Failure> {
-        let turn = self.read().get(name).map(|slot| Arc::clone(&slot.turn));
+        let turn = self.slots.read().get(name).map(|slot| Arc::clone(&slot.turn));
         let unknown = || Failure::from(Unserved::Unknown(name.to_owned()));
         let _turn = turn.ok_or_else(unknown)?.lock_owned().await;
-        self.write().remove(name).map(drop).ok_or_else(unknown)
+        self.slots.write().remove(name).map(drop).ok_or_else(unknown)
     }
 
     /// The model of a name; without a version the newest.
@@ -199,7 +213,7 @@ impl Repository {
     /// # Errors
     /// When there is none, or it cannot answer.
     pub fn get(&self, name: &str, version: Option<&str>) -> Result<Arc<Predictive>, Unserved> {
-        let slots = self.read();
+        let slots = self.slots.read();
         let unknown = || Unserved::Unknown(name.to_owned());
         let slot = slots.get(name).ok_or_else(unknown)?;
         let Some(last) = slot.versions.last() else {
@@ -214,26 +228,33 @@ impl Repository {
         }
     }
 
+    /// The versions of a name that answer, in ascending order; none for a model without versions.
+    pub fn versions(&self, name: &str) -> Vec<String> {
+        let slots = self.slots.read();
+        let models = slots.get(name).into_iter().flat_map(|slot| &slot.versions);
+        models.filter_map(|model| model.version.clone()).collect()
+    }
+
     /// Whether a name is known, ready or not.
     pub fn knows(&self, name: &str) -> bool {
-        self.read().contains_key(name)
+        self.slots.read().contains_key(name)
     }
 
     /// Every model that answers, the versions of a name one after the other.
     pub fn ready(&self) -> Vec<Arc<Predictive>> {
-        self.read().values().flat_map(|slot| slot.versions.iter().map(Arc::clone)).collect()
+        self.slots.read().values().flat_map(|slot| slot.versions.iter().map(Arc::clone)).collect()
     }
 
     /// The names that are known, ready or not.
     pub fn names(&self) -> Vec<String> {
-        self.read().keys().cloned().collect()
+        self.slots.read().keys().cloned().collect()
     }
 
     /// Triton's repository index; `ready` leaves out what cannot answer. Directories that were never loaded are named as
     /// unavailable.
     pub fn index(&self, ready: bool) -> Vec<IndexEntry> {
         let mut entries = Vec::new();
-        let slots = self.read();
+        let slots = self.slots.read();
         for (name, slot) in slots.iter() {
             let (state, reason) = match &slot.state {
                 State::Ready => ("READY", String::new()),
@@ -265,10 +286,11 @@ impl Repository {
     }
 }
 
-/// A name that is one part of a path and nothing else.
+/// A visible name that is one part of a path and nothing else.
 fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
-    matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(part)), None) if part == name)
+    !name.starts_with('.')
+        && matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(part)), None) if part == name)
 }
 
 fn not_ready(name: &str, reason: Option<&str>) -> Failure {

@@ -71,7 +71,7 @@ pub async fn bind(app: &App) -> std::io::Result<Option<TcpListener>> {
 /// Serves until `closing`, then until the running calls are answered.
 pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, closing: CancellationToken) {
     let config = app.config().kserve.grpc.clone();
-    let service = GrpcInferenceServiceServer::new(Service::new(Arc::clone(&app)))
+    let service = GrpcInferenceServiceServer::new(Service::new(Arc::clone(&app), closing.clone()))
         .max_decoding_message_size(config.max_receive)
         .max_encoding_message_size(config.max_send)
         .accept_compressed(CompressionEncoding::Gzip)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::http::Method;
 use futures_util::{Stream, StreamExt};
 use tokenmill_predictive::TensorSpec;
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -25,6 +26,8 @@ use crate::random;
 /// The service over the server's state.
 pub(super) struct Service {
     app: Arc<App>,
+    /// Ends streams, which would hold the drain otherwise.
+    closing: CancellationToken,
 }
 
 /// A call in flight: counted, so that a drain waits for it.
@@ -57,8 +60,8 @@ fn version(text: &str) -> Option<&str> {
 }
 
 impl Service {
-    pub(super) fn new(app: Arc<App>) -> Self {
-        Self { app }
+    pub(super) fn new(app: Arc<App>, closing: CancellationToken) -> Self {
+        Self { app, closing }
     }
 
     /// Checks the key and counts the call.
@@ -153,8 +156,8 @@ impl GrpcInferenceService for Service {
         let loaded = model.handle.model();
         let signature = loaded.signature();
         Ok(Response::new(ModelMetadataResponse {
+            versions: self.app.registry.repository().versions(&name),
             name,
-            versions: model.version.iter().cloned().collect(),
             platform: loaded.description().format.to_owned(),
             inputs: signature.inputs.iter().map(spec).collect(),
             outputs: signature.outputs.iter().map(spec).collect(),
@@ -174,7 +177,8 @@ impl GrpcInferenceService for Service {
     type ModelStreamInferStream =
         Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
 
-    /// As Triton: one answer for each request, in order; a failed one is an error message in the stream, which goes on.
+    /// As Triton: one answer for each request, in order; a failed one is an error message in the stream, which goes on. It ends with
+    /// the client's last request or the server's drain.
     async fn model_stream_infer(
         &self,
         request: Request<Streaming<ModelInferRequest>>,
@@ -182,6 +186,7 @@ impl GrpcInferenceService for Service {
         let call = self.enter("ModelStreamInfer", request.metadata())?;
         let (metadata, _, messages) = request.into_parts();
         let shared = Arc::new((call, metadata));
+        let messages = messages.take_until(self.closing.clone().cancelled_owned());
         let answers = messages.then(move |message| {
             let shared = Arc::clone(&shared);
             async move {
@@ -229,7 +234,9 @@ impl GrpcInferenceService for Service {
             match (name.as_str(), parameter.parameter_choice) {
                 ("config", Some(ParameterChoice::StringParam(text))) => config = Some(text),
                 _ => {
-                    let text = format!("the load parameter {name} is not supported; config is");
+                    let text = format!(
+                        "the load parameter {name} is not supported; config is, a JSON text"
+                    );
                     return Err(Status::new(Code::InvalidArgument, text));
                 }
             }
