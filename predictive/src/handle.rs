@@ -62,6 +62,10 @@ pub struct Timings {
     pub compute: Duration,
     /// Rows of that execution.
     pub batch_rows: usize,
+    /// The request's own rows.
+    pub rows: usize,
+    /// The first answered of its execution: who counts executions counts this one.
+    pub leads: bool,
 }
 
 /// An answer.
@@ -142,20 +146,23 @@ impl Job {
         Some(self)
     }
 
-    /// Replies; its place is free before the caller knows.
-    fn answer(self, answer: Result<Prediction, SubmitError>) {
+    /// Replies, and says whether somebody waited; its place is free before the caller knows.
+    fn answer(self, answer: Result<Prediction, SubmitError>) -> bool {
         drop(self.permit);
-        let _ = self.reply.send(answer);
+        self.reply.send(answer).is_ok()
     }
 
     /// Computes it alone.
     fn run(self, model: &dyn Model) {
         let started = Instant::now();
         let outputs = call(model, &self.request);
+        let rows = batch::rows(&self.request);
         let timings = Timings {
             queue: started - self.submitted,
             compute: started.elapsed(),
-            batch_rows: batch::rows(&self.request),
+            batch_rows: rows,
+            rows,
+            leads: true,
         };
         self.answer(outputs.map(|outputs| Prediction { outputs, timings }));
     }
@@ -187,9 +194,13 @@ fn run_batch(model: &dyn Model, jobs: Vec<Job>) {
     };
     let compute = started.elapsed();
     let batch_rows = sizes.iter().sum();
-    for (job, outputs) in jobs.into_iter().zip(answers) {
-        let timings = Timings { queue: started - job.submitted, compute, batch_rows };
-        job.answer(Ok(Prediction { outputs, timings }));
+    let mut leads = true;
+    for ((job, outputs), rows) in jobs.into_iter().zip(answers).zip(sizes) {
+        let queue = started - job.submitted;
+        let timings = Timings { queue, compute, batch_rows, rows, leads };
+        if job.answer(Ok(Prediction { outputs, timings })) {
+            leads = false;
+        }
     }
 }
 
@@ -345,7 +356,11 @@ mod tests {
         let (a, b) = tokio::join!(run(1.0), run(2.0));
         assert_eq!((y(&a), y(&b)), (Some(2.0), Some(4.0)));
         assert_eq!(model.calls.load(Ordering::Relaxed), 1);
-        assert_eq!(a.unwrap().timings.batch_rows, 2);
+        let counted = [a, b].map(|answer| {
+            let Timings { batch_rows, rows, leads, .. } = answer.unwrap().timings;
+            (batch_rows, rows, leads)
+        });
+        assert_eq!(counted, [(2, 1, true), (2, 1, false)]);
     }
 
     #[tokio::test]

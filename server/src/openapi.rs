@@ -80,6 +80,20 @@ pub(crate) static COMPLETIONS: &[Field] = &[
     ("best_of", "integer", "Must equal n."),
 ];
 
+/// Fields of V1 predict requests.
+static V1: &[Field] = &[
+    ("instances", "array", "Rows: lists of numbers or texts, or objects of named columns."),
+    ("inputs", "array", "The same; wins over instances."),
+];
+
+/// Fields of V2 inference requests.
+static V2: &[Field] = &[
+    ("id", "string", "Echoed; made up when absent."),
+    ("inputs", "array", "Tensors: name, shape, datatype, data, parameters."),
+    ("outputs", "array", "Wanted outputs: name, parameters; all when absent."),
+    ("parameters", "object", "content_type, binary_data_output, timeout in microseconds."),
+];
+
 fn schema(fields: &[&[Field]], required: &[&str]) -> Value {
     let mut properties = Map::new();
     for (name, kind, help) in fields.iter().copied().flatten() {
@@ -124,6 +138,8 @@ fn paths() -> Value {
         &[&[("model", "string", "A served name."), ("tokens", "array", "Token ids.")]],
         &["tokens"],
     );
+    let v1 = schema(&[V1], &[]);
+    let v2 = schema(&[V2], &["inputs"]);
     json!({
         "/v1/chat/completions": { "post": operation("Chat completion", Some(chat)) },
         "/v1/completions": { "post": operation("Text completion", Some(completions)) },
@@ -137,6 +153,14 @@ fn paths() -> Value {
         "/ping": { "get": operation("As /health", None) },
         "/version": { "get": operation("The version", None) },
         "/load": { "get": operation("Requests being served", None) },
+        "/v1/models/{name}:predict": { "post": operation("Predictions of a classic model", Some(v1)) },
+        "/v2": { "get": operation("The server and its extensions", None) },
+        "/v2/health/live": { "get": operation("Liveness", None) },
+        "/v2/health/ready": { "get": operation("Readiness of every model", None) },
+        "/v2/models/{name}": { "get": operation("Inputs and outputs of a classic model", None) },
+        "/v2/models/{name}/ready": { "get": operation("Readiness of a model", None) },
+        "/v2/models/{name}/infer": { "post": operation("Inference of a classic model", Some(v2)) },
+        "/v2/models/{name}/stats": { "get": operation("Counters of a classic model", None) },
         "/metrics": { "get": operation("Metrics in Prometheus' text format", None) },
     })
 }

@@ -166,3 +166,68 @@ fn without_a_model_serve_says_what_to_type() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("config.json"));
 }
+
+/// A fixture of the classic models.
+fn classic(path: &str) -> String {
+    format!("{}/../predictive/tests/fixtures/{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn predict_answers_from_files() {
+    let directory = Model::new("predict");
+    let write = |name: &str, bytes: &[u8]| {
+        let path = directory.0.join(name);
+        fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let mut npy = b"\x93NUMPY\x01\0".to_vec();
+    let header = "{'descr': '|u1', 'fortran_order': True, 'shape': (2, 4), }\n";
+    npy.extend((header.len() as u16).to_le_bytes());
+    npy.extend_from_slice(header.as_bytes());
+    npy.extend([0, 1, 0, 0, 1, 1, 2, 1]);
+    let v1 = write("v1.json", br#"{"instances": [[0, 0, 1, 2], [1, 0, 1, 1]]}"#);
+    let v2 = write(
+        "v2.json",
+        br#"{"inputs": [{"name": "x", "shape": [2, 4], "datatype": "FP64", "data": [0, 0, 1, 2, 1, 0, 1, 1]}]}"#,
+    );
+    let csv = write("rows.csv", b"0,0,1,2\n1,0,1,1\n");
+    let npy = write("rows.npy", &npy);
+    let bayes = classic("sklearn_models/ComplementNB_binary_191.joblib");
+    let predict = |words: &[&str]| {
+        let output = tokenmill(&[&["predict"], words].concat()).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap());
+        (output.status.code(), said[0].clone(), said[1].clone())
+    };
+    for words in [&["--input", &v1][..], &["-i", &v2], &["-i", &csv, "--no-header"], &["-i", &npy]]
+    {
+        let (code, answer, error) = predict(&[&[bayes.as_str(), "--json"], words].concat());
+        assert_eq!(code, Some(0), "{words:?}: {error}");
+        assert_eq!(answer, "{\"predictions\":[\"no\",\"yes\"]}\n", "{words:?}");
+    }
+    let (_, answer, error) = predict(&[&bayes, "-i", &npy, "--method", "predict_proba"]);
+    assert_eq!(answer.lines().count(), 4, "{answer}{error}");
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let chance = answer["predictions"][1][0].as_f64().unwrap();
+    assert!((chance - 0.47287366087015764).abs() < 1e-9, "{answer}");
+
+    // Columns are found by their names, in any order.
+    let frame = classic("sklearn_prep/11_columns_frame.pkl");
+    let table = write("table.csv", "city,size,age\nRome,0,45.5\nŁódź,1,39.25\n".as_bytes());
+    let (code, answer, error) = predict(&[&frame, "--input", &table, "--json"]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(answer.contains("45.5,0.0]"), "{answer}");
+
+    let short = write("short.csv", b"a,b\n1,2\n3\n");
+    let shapeless = write("shapeless.json", br#"{"inputs": [{"name": "x", "datatype": "FP64"}]}"#);
+    for (words, want) in [
+        (&[&bayes, "-i", &short][..], "short.csv: CSV error: record 2 (line: 3"),
+        (&[&bayes, "-i", &shapeless], "shapeless.json: inputs.0.shape: Field required"),
+        (&[&frame, "-i", &npy, "--method", "predict"], "--method predict: the model has transform"),
+        (&[&frame, "-i", &csv], "rows.csv: "),
+        (&[&bayes, "-i", "rows.txt"], "rows.txt: its name ends in none of .json, .csv and .npy"),
+    ] {
+        let (code, answer, error) = predict(words);
+        assert_eq!((code, answer.as_str()), (Some(1), ""), "{words:?}");
+        assert!(error.contains(want), "{words:?}: {error}");
+    }
+}

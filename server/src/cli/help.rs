@@ -16,6 +16,7 @@ const EXAMPLES: &str = "Examples:
   tokenmill serve ./SmolLM2-135M-Instruct.gguf        serve a file on port 8080
   tokenmill serve HuggingFaceTB/SmolLM2-135M-Instruct download once, then serve
   tokenmill chat                                      talk to it in this terminal
+  tokenmill predict model.joblib --input rows.csv     ask a classic model, without a server
   tokenmill bench --concurrency 8 --html run.html     measure it
   tokenmill inspect ./model                           what it is and what it would take";
 
@@ -46,6 +47,7 @@ pub(super) fn command() -> Command {
                 .after_help("Examples:\n  tokenmill inspect ./model.gguf\n  tokenmill inspect org/name --max-model-len 4k --json"),
         )
         .subcommand(super::chat::ChatArgs::augment_args(Command::new("chat")))
+        .subcommand(super::predict::PredictArgs::augment_args(Command::new("predict")))
         .subcommand(super::bench::BenchArgs::augment_args(Command::new("bench")))
         .subcommand(
             Command::new("completions")

@@ -10,6 +10,7 @@ mod help;
 mod inspect;
 mod model;
 mod openai_client;
+mod predict;
 mod progress;
 mod ready;
 mod serve;
@@ -129,6 +130,10 @@ fn other(words: &[String], environment: &Environment) -> ExitCode {
             Ok(args) => client(chat::run(args.or_key(key()))),
             Err(error) => usage(&error),
         },
+        Some(("predict", matches)) => match predict::PredictArgs::from_arg_matches(matches) {
+            Ok(args) => client(predict::run(args)),
+            Err(error) => usage(&error),
+        },
         Some(("completions", matches)) => match matches.get_one::<clap_complete::Shell>("shell") {
             Some(shell) => {
                 let mut command = help::command();
@@ -149,7 +154,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-/// Runs a client command.
+/// Runs a command that asks a server or a model and ends.
 fn client(command: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     start_log(LogConfig { level: tracing::Level::WARN, ..LogConfig::default() });
     finish(in_runtime(2, command).map(|()| ExitCode::SUCCESS))
@@ -234,6 +239,10 @@ mod tests {
             (&["--http_port=x"], 2),
             (&["serve", "/no/such/model", "--port", "0"], 1),
             (&["inspect", "/no/such/model"], 1),
+            (&["predict", "--help"], 0),
+            (&["predict", "model"], 2),
+            (&["predict", "model", "--input", "x.csv", "--method", "guess"], 2),
+            (&["predict", "/no/such/model", "--input", "x.csv"], 1),
             (&["bench", "--rate", "0"], 2),
             (&["chat", "--url", "http://127.0.0.1:1", "--message", "hi"], 1),
         ] {

@@ -16,10 +16,10 @@ mod model;
 mod parameters;
 mod repository;
 pub mod statistics;
-mod v1;
+pub(crate) mod v1;
 mod v2;
 mod v2_binary;
-mod v2_json;
+pub(crate) mod v2_json;
 
 pub use cloudevents::CloudEventConfig;
 pub(crate) use http::{fallback, routes};

@@ -127,11 +127,15 @@ impl Statistics {
         })
     }
 
+    /// Counts a request, and the execution that it leads.
     fn executed(&self, timings: Timings) {
-        let rows = timings.batch_rows;
         self.queue.add(timings.queue);
         self.compute_infer.add(timings.compute);
-        self.rows.fetch_add(rows as u64, Relaxed);
+        self.rows.fetch_add(timings.rows as u64, Relaxed);
+        if !timings.leads {
+            return;
+        }
+        let rows = timings.batch_rows;
         self.executions.fetch_add(1, Relaxed);
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
         if batches.len() < MAX_BATCH_SIZES || batches.contains_key(&rows) {
@@ -199,5 +203,28 @@ impl Drop for Watch {
         if !self.done {
             self.statistics.fail.add(self.began.elapsed());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_merged_execution_is_counted_once() {
+        let statistics = Arc::new(Statistics::default());
+        for (rows, leads) in [(2, true), (3, false), (1, false)] {
+            let mut watch = Watch::start(&statistics);
+            let compute = Duration::from_nanos(50);
+            watch.predicted(Timings { batch_rows: 6, rows, leads, compute, ..Timings::default() });
+            watch.finish();
+        }
+        let json = statistics.json("m", None);
+        assert_eq!((&json["inference_count"], &json["execution_count"]), (&json!(6), &json!(1)));
+        assert_eq!(json["inference_stats"]["compute_infer"], json!({"count": 3, "ns": 150}));
+        let batches = json["batch_stats"].as_array().expect("a list");
+        assert_eq!(batches.len(), 1);
+        assert_eq!(batches[0]["batch_size"], 6);
+        assert_eq!(batches[0]["compute_infer"], json!({"count": 1, "ns": 50}));
     }
 }

@@ -23,7 +23,7 @@ struct Body<'a> {
 ///
 /// # Errors
 /// When the body is something else, or its rows do not fit together.
-pub(super) fn parse(model: &dyn Model, text: &[u8]) -> Result<Request, Failure> {
+pub(crate) fn parse(model: &dyn Model, text: &[u8]) -> Result<Request, Failure> {
     let unrecognized = |error: serde_json::Error| {
         Failure::invalid(format!("Unrecognized request format: {error}"))
     };
@@ -207,7 +207,7 @@ fn by_input(model: &dyn Model, objects: Vec<Map<String, Value>>) -> Result<Reque
 
 /// `{"predictions": ...}`: the array itself; of several outputs of one method a list of arrays; of several
 /// named outputs one object per row.
-pub(super) fn encode(model: &dyn Model, outputs: &[InferOutput]) -> Bytes {
+pub(crate) fn encode(model: &dyn Model, outputs: &[InferOutput]) -> Bytes {
     let mut out = BytesMut::with_capacity(256);
     out.extend_from_slice(b"{\"predictions\":");
     let print =

@@ -51,7 +51,7 @@ struct Output<'a> {
 ///
 /// # Errors
 /// 422 for another structure, 400 for values that do not fit.
-pub(super) fn parse(model: &str, text: &[u8], raw: Option<Bytes>) -> Result<InferRequest, Failure> {
+pub(crate) fn parse(model: &str, text: &[u8], raw: Option<Bytes>) -> Result<InferRequest, Failure> {
     let body: Body<'_> = serde_json::from_slice(text).map_err(|_| diagnose(text))?;
     let binary = raw.is_some();
     let mut raw = raw.unwrap_or_default();
@@ -277,10 +277,10 @@ fn check_parameters(parameters: Option<&Value>, place: &[Value], faults: &mut Ve
     };
     for (name, value) in object.iter().filter(|(_, value)| value.is_object() || value.is_array()) {
         for (kind, tag, text) in [
-            ("string_type", "str", "Input should be a valid string"),
-            ("int_type", "int", "Input should be a valid integer"),
             ("float_type", "float", "Input should be a valid number"),
+            ("int_type", "int", "Input should be a valid integer"),
             ("bool_type", "bool", "Input should be a valid boolean"),
+            ("string_type", "str", "Input should be a valid string"),
         ] {
             faults.push(fault(kind, &at(&place, [json!(name), json!(tag)]), text, value));
         }
@@ -357,5 +357,21 @@ impl Answer<'_> {
         out.extend_from_slice(b",\"model_version\":");
         write_json(out, &self.model_version);
         out.extend_from_slice(b",\"outputs\":[");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nested_parameters_are_refused_in_the_order_of_the_union() {
+        let body = br#"{"parameters": {"a": {}}, "inputs": []}"#;
+        let failure = parse("m", body, None).expect_err("nested");
+        let faults = failure.detail.expect("a list of faults");
+        let tags: Vec<&str> = (0..4).filter_map(|index| faults[index]["loc"][4].as_str()).collect();
+        assert_eq!(tags, ["float", "int", "bool", "str"]);
+        assert_eq!(faults[0]["type"], "float_type");
+        assert_eq!(faults[3]["type"], "string_type");
     }
 }
