@@ -171,6 +171,6 @@ mod tests {
             assert!(error.contains(want), "{text:?}: {error}");
         }
         let error = request(&Known::new(false), b"a\n1\n\xff\n", Names::Header).unwrap_err();
-        assert!(error.to_string().contains("line: 3"), "{error}");
+        assert!(error.to_string().contains("line 3"), "{error}");
     }
 }
