@@ -24,6 +24,8 @@ pub struct PredictiveSettings {
 
 /// KServe's gRPC port.
 const GRPC_PORT: u64 = 8081;
+/// Rows of a batch when only the delay is given: the default of KServe's batcher.
+const BATCH_ROWS: u64 = 32;
 /// Longest delay of a batch in microseconds.
 const MAX_BATCH_DELAY: u64 = 60_000_000;
 
@@ -54,13 +56,13 @@ pub(super) fn predictive(
     })
 }
 
-/// Batching of models whose own configuration says nothing; off without a size.
+/// Batching of models whose own configuration says nothing; off without a size or a delay.
 fn batching(arguments: &Arguments) -> Result<Option<Batching>, UsageError> {
     let rows = arguments.whole("max-batch-size", 1, u64::from(u32::MAX))?;
-    let delay = arguments.whole("max-batch-delay-us", 0, MAX_BATCH_DELAY)?.unwrap_or(0);
-    Ok(rows.map(|rows| Batching {
-        max_rows: rows as usize,
-        max_delay: Duration::from_micros(delay),
+    let delay = arguments.whole("max-batch-delay-us", 0, MAX_BATCH_DELAY)?;
+    Ok((rows.is_some() || delay.is_some()).then(|| Batching {
+        max_rows: rows.unwrap_or(BATCH_ROWS) as usize,
+        max_delay: Duration::from_micros(delay.unwrap_or(0)),
         preferred: Vec::new(),
     }))
 }
