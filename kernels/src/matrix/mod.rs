@@ -2,7 +2,7 @@
 //!
 //! A weight is packed once, into panels of 32 output columns that every variant and every number
 //! of tokens reads (`layout.rs`); nothing is kept twice. Float weights meet f32 activations;
-//! block-quantised weights meet activations quantised to 8 or 16 bits, a scale per 32 elements (`input.rs`).
+//! block-quantised weights meet activations quantised to 16 bits, a scale per 32 elements (`input.rs`).
 //!
 //! Every output element is summed in one fixed order along K, whatever the number of tokens, the
 //! register tile or the split over threads: a token's result never depends on its neighbours.

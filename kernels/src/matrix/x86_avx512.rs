@@ -210,10 +210,9 @@ type Dots<const ROWS: usize> = [[[__m512i; 2]; 2]; ROWS];
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn dot_bytes<const ROWS: usize>(lines: &[Line], xs: &[QuantX; ROWS]) -> [[__m512i; 2]; ROWS] {
-    let fine = needs_low_bytes(xs);
     let mut dots = start_dots(xs.each_ref().map(|x| x.minus_128));
     for j in 0..8 {
-        add_dots(&mut dots, [load(&lines[2 * j]), load(&lines[2 * j + 1])], xs, (j, fine));
+        add_dots(&mut dots, [load(&lines[2 * j]), load(&lines[2 * j + 1])], xs, j);
     }
     join_dots(dots)
 }
@@ -227,21 +226,14 @@ fn dot_nibbles<const ROWS: usize>(
     start: [i32; ROWS],
 ) -> [[__m512i; 2]; ROWS] {
     let mask = _mm512_set1_epi8(15);
-    let fine = needs_low_bytes(xs);
     let mut dots = start_dots(start);
     for j in 0..4 {
         let packed = [load(&lines[2 * j]), load(&lines[2 * j + 1])];
-        add_dots(&mut dots, packed.map(|bytes| _mm512_and_si512(bytes, mask)), xs, (j, fine));
+        add_dots(&mut dots, packed.map(|bytes| _mm512_and_si512(bytes, mask)), xs, j);
         let high = packed.map(|bytes| _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask));
-        add_dots(&mut dots, high, xs, (4 + j, fine));
+        add_dots(&mut dots, high, xs, 4 + j);
     }
     join_dots(dots)
-}
-
-/// Whether any token's block has low bytes; where none has, their products are zero and left out.
-#[inline]
-fn needs_low_bytes<const ROWS: usize>(xs: &[QuantX; ROWS]) -> bool {
-    xs.iter().fold(0, |fine, x| fine | x.fine) != 0
 }
 
 #[inline]
@@ -256,24 +248,15 @@ fn add_dots<const ROWS: usize>(
     dots: &mut Dots<ROWS>,
     weights: [__m512i; 2],
     xs: &[QuantX; ROWS],
-    (quad, fine): (usize, bool),
+    quad: usize,
 ) {
     for (dots, x) in dots.iter_mut().zip(xs) {
-        add_dot(&mut dots[0], weights, x.high[quad]);
-    }
-    if fine {
-        for (dots, x) in dots.iter_mut().zip(xs) {
-            add_dot(&mut dots[1], weights, x.low[quad]);
+        for (dots, x) in dots.iter_mut().zip([x.high[quad], x.low[quad]]) {
+            let x = _mm512_set1_epi32(x);
+            dots[0] = _mm512_dpbusd_epi32(dots[0], weights[0], x);
+            dots[1] = _mm512_dpbusd_epi32(dots[1], weights[1], x);
         }
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn add_dot(dots: &mut [__m512i; 2], weights: [__m512i; 2], x: i32) {
-    let x = _mm512_set1_epi32(x);
-    dots[0] = _mm512_dpbusd_epi32(dots[0], weights[0], x);
-    dots[1] = _mm512_dpbusd_epi32(dots[1], weights[1], x);
 }
 
 /// `256 * high + low`.
