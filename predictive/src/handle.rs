@@ -101,8 +101,8 @@ pub struct PredictHandle {
     pool: PredictPool,
     max_in_flight: usize,
     in_flight: Arc<AtomicUsize>,
-    /// The thread that collects batches.
-    collector: Option<Sender<Job>>,
+    /// How requests are merged, and the thread that collects them.
+    collector: Option<(Batching, Sender<Job>)>,
 }
 
 /// One place among the requests in flight.
@@ -215,15 +215,16 @@ impl PredictHandle {
         let collector = batching.map(|batching| {
             let (sender, jobs) = channel();
             let (model, pool) = (Arc::clone(&model), pool.clone());
+            let options = batching.clone();
             let run = move |batch: Vec<Job>| {
                 let model = Arc::clone(&model);
                 pool.threads.spawn(move || run_batch(model.as_ref(), batch));
             };
             std::thread::Builder::new()
                 .name("predict-batches".into())
-                .spawn(move || batch::collect(&jobs, &batching, run))
+                .spawn(move || batch::collect(&jobs, &options, run))
                 .expect("the operating system starts a thread");
-            sender
+            (batching, sender)
         });
         Self { model, pool, max_in_flight, in_flight: Arc::default(), collector }
     }
@@ -231,6 +232,11 @@ impl PredictHandle {
     /// The model.
     pub fn model(&self) -> &Arc<dyn Model> {
         &self.model
+    }
+
+    /// How requests are merged; `None` when each runs alone.
+    pub fn batching(&self) -> Option<&Batching> {
+        self.collector.as_ref().map(|(batching, _)| batching)
     }
 
     /// Requests in flight.
@@ -257,7 +263,7 @@ impl PredictHandle {
         let submitted = Instant::now();
         let job = Job { request, submitted, deadline, reply, permit: self.permit()? };
         match &self.collector {
-            Some(collector) => collector.send(job).map_err(|_| SubmitError::Panicked)?,
+            Some((_, collector)) => collector.send(job).map_err(|_| SubmitError::Panicked)?,
             None => {
                 let model = Arc::clone(&self.model);
                 self.pool.threads.spawn(move || {

@@ -192,9 +192,12 @@ impl App {
         self.ready.store(false, Release);
     }
 
-    /// Whether new requests are welcome.
+    /// Whether new requests are welcome and a model is there to answer them (KServe's servers are ready without one).
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Acquire) && !self.is_draining() && self.registry.is_alive()
+        self.ready.load(Acquire)
+            && !self.is_draining()
+            && self.registry.is_alive()
+            && (self.config.kserve.strict || self.registry.has_ready())
     }
 
     /// Refuses new requests from now on; running ones go on.

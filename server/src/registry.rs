@@ -261,6 +261,11 @@ impl Registry {
         models
     }
 
+    /// Whether there is a model that can answer.
+    pub fn has_ready(&self) -> bool {
+        !self.entries.is_empty() || self.repository.has_ready()
+    }
+
     /// Whether every engine is alive.
     pub fn is_alive(&self) -> bool {
         self.generatives().iter().all(|(_, model)| model.engine.is_alive())

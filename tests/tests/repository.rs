@@ -1,12 +1,14 @@
 //! A repository of classic models: versions, loads and unloads while requests run, batching.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::{fs, thread};
 
 use serde_json::{Value, json};
 use tokenmill_tests::files::Folder;
-use tokenmill_tests::{Server, program};
+use tokenmill_tests::{Server, http, program};
 
 /// Two models of the same four columns with different answers, and a model of three classes.
 const FIRST: &str = "xgboost/x176_binary_logistic";
@@ -205,7 +207,8 @@ fn models_are_replaced_and_taken_away_under_load() {
     assert_eq!(gone.status, 404);
     assert_eq!(order(&server, "m", "unload", &json!({})).0, 404);
     assert_eq!(load(&server, "m").0, 503);
-    assert_eq!(server.get("/v2/health/ready").expect("an answer").status, 200);
+    // Nothing can answer any more: ready is false, where KServe's servers say true.
+    assert_eq!(server.get("/v2/health/ready").expect("an answer").status, 503);
 }
 
 #[test]
@@ -297,4 +300,46 @@ fn merged_requests_get_their_own_answers() {
     let stats = server.get("/v2/models/m/stats").expect("an answer").json().expect("JSON");
     let batches = stats["model_stats"][0]["batch_stats"].as_array().expect("a list");
     assert!(batches.iter().any(|batch| batch["batch_size"] != 1), "nothing was merged: {stats}");
+}
+
+#[test]
+fn a_refused_request_leaves_its_connection_usable_and_readiness_follows_the_models() {
+    let folder = Folder::new().expect("a folder");
+    Case::of(FIRST).place(&folder.path().join("one"));
+    let server = start(folder.path(), &[]);
+    let mut socket = http::connect(server.address()).expect("a connection");
+    // Refused before its model is found; larger than what a server drains by itself.
+    let body = vec![b' '; 1 << 20];
+    let calls = [
+        ("POST", "/v2/models/none/infer", body.as_slice(), 404),
+        ("POST", "/v2/repository/models/none/unload", b"{}", 404),
+        ("GET", "/v2/health/ready", b"", 200),
+        ("POST", "/v2/repository/models/one/unload", b"{}", 200),
+        ("GET", "/v2/health/ready", b"", 503),
+        ("GET", "/v2/health/live", b"", 200),
+    ];
+    for (method, path, body, status) in calls {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        socket.write_all(&[head.as_bytes(), body].concat()).expect("sent");
+        assert_eq!(answer_status(&mut socket), status, "{method} {path}");
+    }
+}
+
+/// Status of the next answer of a kept connection; its body is read away.
+fn answer_status(socket: &mut TcpStream) -> u16 {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        socket.read_exact(&mut byte).expect("the connection is open");
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).expect("ASCII").to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let length = length.map_or(0, |length| length.parse().expect("a number"));
+    socket.read_exact(&mut vec![0; length]).expect("a body");
+    head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::Body;
 use axum::extract::{Extension, Path, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use axum::{Json, Router};
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
@@ -50,25 +50,30 @@ pub(super) struct Call {
     pub(super) app: Arc<App>,
     context: RequestContext,
     method: Method,
-    uri: Uri,
     pub(super) headers: HeaderMap,
-    pub(super) body: Body,
+    pub(super) body: Bytes,
 }
 
 impl Call {
-    fn new(app: Arc<App>, context: RequestContext, request: Request) -> Self {
+    /// Runs a request to its answer; failures become KServe's bodies. The whole body is read first: a connection whose
+    /// request was refused half-read could not be used again, and its client would see it cut.
+    async fn answer(
+        app: Arc<App>,
+        context: RequestContext,
+        request: Request,
+        dispatch: impl AsyncFnOnce(Self) -> Outcome,
+    ) -> Response {
+        let strict = app.config.kserve.strict;
         let (parts, body) = request.into_parts();
         let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
-        Self { app, context, method, uri, headers, body }
-    }
-
-    /// Runs a request to its answer; failures become KServe's bodies.
-    async fn answer(self, path: &str, dispatch: impl AsyncFnOnce(Self) -> Outcome) -> Response {
-        if let Some(shorter) = path.strip_suffix('/').filter(|shorter| !shorter.is_empty()) {
-            return moved(shorter, self.uri.query());
+        let body = match body::read(body, &headers, app.config.body_limit).await {
+            Ok(body) => body,
+            Err(error) => return failed(&error.into(), strict),
+        };
+        if let Some(shorter) = uri.path().strip_suffix('/').filter(|shorter| !shorter.is_empty()) {
+            return moved(shorter, uri.query());
         }
-        let strict = self.app.config.kserve.strict;
-        match dispatch(self).await {
+        match dispatch(Self { app, context, method, headers, body }).await {
             Ok(response) => response,
             Err(failure) => failed(&failure, strict),
         }
@@ -152,7 +157,7 @@ async fn root(
         call.only(&Method::GET)?;
         json(&json!({"status": "alive"}))
     };
-    Call::new(app, context, request).answer("", dispatch).await
+    Call::answer(app, context, request, dispatch).await
 }
 
 async fn v2_root(
@@ -160,13 +165,11 @@ async fn v2_root(
     Extension(context): Extension<RequestContext>,
     request: Request,
 ) -> Response {
-    let call = Call::new(app, context, request);
-    let path = call.uri.path().to_owned();
     let dispatch = async |call: Call| {
         call.only(&Method::GET)?;
         json(&metadata::server())
     };
-    call.answer(&path, dispatch).await
+    Call::answer(app, context, request, dispatch).await
 }
 
 /// `/v1/models/M` and `/v1/models/M:predict`; M may hold slashes.
@@ -186,9 +189,7 @@ async fn v1_models(
         let (method, path) = (request.method().as_str(), request.uri().path());
         return ApiError::method_not_allowed(method, path).into_response();
     }
-    let call = Call::new(app, context, request);
-    let path = call.uri.path().to_owned();
-    call.answer(&path, async |call: Call| v1_dispatch(call, &rest).await).await
+    Call::answer(app, context, request, async |call| v1_dispatch(call, &rest).await).await
 }
 
 async fn v1_dispatch(call: Call, rest: &str) -> Outcome {
@@ -224,7 +225,6 @@ fn ready(served: &Served, name: &str) -> Result<(), Failure> {
 async fn predict(call: Call, name: &str) -> Outcome {
     let Call { app, context, headers, body, .. } = call;
     let model = app.registry.predictive(name, None)?;
-    let body = body::read(body, &headers, app.config.body_limit).await?;
     let mut watch = Watch::start(&model.statistics);
     let (event, body) = Event::read(&headers, body)?;
     let loaded = Arc::clone(model.handle.model());
@@ -245,9 +245,7 @@ async fn v2_rest(
     Path(rest): Path<String>,
     request: Request,
 ) -> Response {
-    let call = Call::new(app, context, request);
-    let path = call.uri.path().to_owned();
-    call.answer(&path, async |call: Call| v2_dispatch(call, &rest).await).await
+    Call::answer(app, context, request, async |call| v2_dispatch(call, &rest).await).await
 }
 
 async fn v2_dispatch(call: Call, rest: &str) -> Outcome {
@@ -356,7 +354,6 @@ fn statistics(models: &[Arc<Predictive>]) -> Value {
 
 async fn infer(call: Call, model: &Arc<Predictive>) -> Outcome {
     let Call { app, context, headers, body, .. } = call;
-    let body = body::read(body, &headers, app.config.body_limit).await?;
     v2::infer(&app, model, &context, &headers, body).await
 }
 

@@ -66,13 +66,23 @@ pub(super) fn config(model: &Predictive) -> Value {
     };
     let loaded = model.handle.model();
     let signature = loaded.signature();
-    json!({
+    let batching = model.handle.batching();
+    let dynamic = batching.map(|batching| {
+        json!({
+            "preferred_batch_size": batching.preferred,
+            "max_queue_delay_microseconds": batching.max_delay.as_micros() as u64,
+        })
+    });
+    let mut config = json!({
         "name": model.name,
         "platform": "",
         "backend": loaded.description().format,
-        "version_policy": {"latest": {"num_versions": 1}},
-        "max_batch_size": 0,
+        "max_batch_size": batching.map_or(0, |batching| batching.max_rows),
         "input": signature.inputs.iter().map(spec).collect::<Vec<_>>(),
         "output": signature.outputs.iter().map(spec).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(dynamic) = dynamic {
+        config["dynamic_batching"] = dynamic;
+    }
+    config
 }

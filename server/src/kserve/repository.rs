@@ -1,15 +1,11 @@
 //! `POST /v2/repository/…`: the index, loading and unloading.
 
-use std::sync::Arc;
-
 use axum::http::Method;
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::http::{Call, Outcome, json, not_found};
-use crate::app::App;
-use crate::body;
 
 /// Routes below `/v2/repository/`.
 pub(super) async fn dispatch(call: Call, rest: &str) -> Outcome {
@@ -17,7 +13,7 @@ pub(super) async fn dispatch(call: Call, rest: &str) -> Outcome {
     match (rest, model) {
         ("index", _) => {
             call.only(&Method::POST)?;
-            index(call).await
+            index(&call)
         }
         (_, Some((name, "load"))) => {
             call.only(&Method::POST)?;
@@ -33,27 +29,25 @@ pub(super) async fn dispatch(call: Call, rest: &str) -> Outcome {
 }
 
 /// The JSON object of a body; an empty body is an empty object.
-async fn object(call: Call) -> Result<(Value, Arc<App>), Failure> {
-    let Call { app, headers, body, .. } = call;
-    let bytes = body::read(body, &headers, app.config.body_limit).await?;
-    let text: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
+fn object(body: &[u8]) -> Result<Value, Failure> {
+    let text = if body.trim_ascii().is_empty() { b"{}" } else { body };
     let value: Value = serde_json::from_slice(text)
         .map_err(|error| Failure::invalid(format!("Unrecognized request format: {error}")))?;
     if !value.is_object() {
         return Err(Failure::invalid("expected a JSON object"));
     }
-    Ok((value, app))
+    Ok(value)
 }
 
 /// Triton's index of models.
-async fn index(call: Call) -> Outcome {
-    let (value, app) = object(call).await?;
+fn index(call: &Call) -> Outcome {
+    let value = object(&call.body)?;
     let ready = match &value["ready"] {
         Value::Null => false,
         Value::Bool(ready) => *ready,
         other => return Err(Failure::invalid(format!("ready: expected a bool, found {other}"))),
     };
-    let entries = app.registry.repository().index(ready);
+    let entries = call.app.registry.repository().index(ready);
     let entry = |entry: crate::repository::IndexEntry| {
         json!({
             "name": entry.name,
@@ -68,7 +62,7 @@ async fn index(call: Call) -> Outcome {
 
 /// Loads a model; Triton's `config` parameter takes the place of its `config.pbtxt`.
 async fn load(call: Call, name: &str) -> Outcome {
-    let (value, app) = object(call).await?;
+    let value = object(&call.body)?;
     let mut config = None;
     let parameters = match &value["parameters"] {
         Value::Null => None,
@@ -86,6 +80,6 @@ async fn load(call: Call, name: &str) -> Outcome {
             }
         }
     }
-    app.registry.repository().load(name, config).await?;
+    call.app.registry.repository().load(name, config).await?;
     json(&json!({"name": name, "load": true}))
 }

@@ -8,8 +8,8 @@ use tokenmill_predictive::{Batching, HandleOptions};
 
 use super::pbtxt::{self, Message};
 
-/// Fields of a configuration that say something to us, or nothing to anybody here.
-const KNOWN: [&str; 16] = [
+/// Fields that are obeyed, and those that the files say themselves.
+const KNOWN: [&str; 9] = [
     "name",
     "platform",
     "backend",
@@ -18,15 +18,33 @@ const KNOWN: [&str; 16] = [
     "output",
     "version_policy",
     "dynamic_batching",
+    "default_model_filename",
+];
+
+/// Fields that tune Triton and mean nothing here: named in a warning.
+const WITHOUT_EFFECT: [&str; 7] = [
     "instance_group",
     "parameters",
     "optimization",
     "model_warmup",
-    "default_model_filename",
     "metric_tags",
     "response_cache",
     "model_transaction_policy",
 ];
+
+/// Fields of `dynamic_batching` that are obeyed.
+const BATCHING: [&str; 3] =
+    ["preferred_batch_size", "max_queue_delay_microseconds", "default_queue_policy"];
+
+/// Every field is one of `known`.
+fn check_fields(message: &Message, known: &[&str], place: &str) -> Result<(), String> {
+    match message.names().find(|name| !known.contains(name)) {
+        Some(name) => {
+            Err(format!("the field {place}{name} is not supported; known are {}", known.join(", ")))
+        }
+        None => Ok(()),
+    }
+}
 
 /// The versions to serve and how.
 #[derive(Debug)]
@@ -143,13 +161,9 @@ impl Default for Settings {
 
 impl Settings {
     fn from_pbtxt(config: &Message) -> Result<Self, String> {
-        if let Some(unknown) = config.names().find(|name| !KNOWN.contains(name)) {
-            return Err(match unknown {
-                "ensemble_scheduling" | "sequence_batching" => {
-                    format!("{unknown} is not supported")
-                }
-                _ => format!("the field {unknown} is not known; known are {}", KNOWN.join(", ")),
-            });
+        check_fields(config, &[KNOWN.as_slice(), &WITHOUT_EFFECT].concat(), "")?;
+        for field in config.names().filter(|name| WITHOUT_EFFECT.contains(name)) {
+            tracing::warn!(field, "the field of config.pbtxt has no effect");
         }
         let policy = match config.message("version_policy") {
             None => Policy::Latest(1),
@@ -165,6 +179,9 @@ impl Settings {
         let file = config.text("default_model_filename").map(plain_file).transpose()?;
         let max_rows = config.whole("max_batch_size")?.unwrap_or(0) as usize;
         let dynamic = config.message("dynamic_batching");
+        if let Some(dynamic) = dynamic {
+            check_fields(dynamic, &BATCHING, "dynamic_batching.")?;
+        }
         let batching = dynamic.filter(|_| max_rows > 0).map(|dynamic| {
             let delay = dynamic.whole("max_queue_delay_microseconds")?.unwrap_or(0);
             let preferred = dynamic.numbers("preferred_batch_size")?;
@@ -175,6 +192,9 @@ impl Settings {
             })
         });
         let queue = dynamic.and_then(|dynamic| dynamic.message("default_queue_policy"));
+        if let Some(queue) = queue {
+            check_fields(queue, &["max_queue_size"], "dynamic_batching.default_queue_policy.")?;
+        }
         let max_queue = queue.map(|queue| queue.whole("max_queue_size")).transpose()?.flatten();
         Ok(Self {
             policy,
@@ -250,6 +270,8 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused_by_name() {
         assert!(settings("max_batchsize: 3").unwrap_err().contains("max_batchsize"));
+        let nested = settings("dynamic_batching { preserve_ordering: true }").unwrap_err();
+        assert!(nested.contains("dynamic_batching.preserve_ordering"), "{nested}");
         assert!(settings("ensemble_scheduling { }").unwrap_err().contains("not supported"));
         assert!(settings("default_model_filename: \"../x\"").unwrap_err().contains("file name"));
         assert!(settings("max_batch_size: many").unwrap_err().contains("max_batch_size"));

@@ -240,6 +240,11 @@ impl Repository {
         self.slots.read().contains_key(name)
     }
 
+    /// Whether any model answers.
+    pub fn has_ready(&self) -> bool {
+        self.slots.read().values().any(|slot| !slot.versions.is_empty())
+    }
+
     /// Every model that answers, the versions of a name one after the other.
     pub fn ready(&self) -> Vec<Arc<Predictive>> {
         self.slots.read().values().flat_map(|slot| slot.versions.iter().map(Arc::clone)).collect()
