@@ -56,11 +56,13 @@ pub enum Method {
     ScoreSamples,
     /// Leaf of each tree.
     Apply,
+    /// Distances to the nearest training rows, and their indices.
+    Kneighbors,
 }
 
 impl Method {
     /// Every method with the library's name.
-    pub const NAMES: [(Method, &'static str); 7] = [
+    pub const NAMES: [(Method, &'static str); 8] = [
         (Method::Predict, "predict"),
         (Method::PredictProba, "predict_proba"),
         (Method::PredictLogProba, "predict_log_proba"),
@@ -68,6 +70,7 @@ impl Method {
         (Method::Transform, "transform"),
         (Method::ScoreSamples, "score_samples"),
         (Method::Apply, "apply"),
+        (Method::Kneighbors, "kneighbors"),
     ];
 
     /// The library's name.

@@ -1,6 +1,5 @@
 //! Classic models of scikit-learn other than trees against the library's own answers.
 
-#[expect(dead_code, reason = "this binary loads no model by itself")]
 mod common;
 
 use std::io::Read;
@@ -51,6 +50,7 @@ fn call_all(estimator: &dyn Estimator) {
             Method::ScoreSamples => estimator.score_samples(&x).map(drop),
             Method::Transform => estimator.transform(&x).map(drop),
             Method::Apply => estimator.apply(&x).map(drop),
+            Method::Kneighbors => estimator.kneighbors(&x).map(drop),
         };
     }
 }
@@ -94,9 +94,19 @@ fn an_attribute_that_does_not_fit_is_named() {
         let fault = Builder::default().build(pickle.root().as_object().unwrap()).err().unwrap();
         assert!(fault.to_string().contains(wanted), "{fault}");
     };
+    check("Isomap_1", "Isomap", "DBSCAN", "has neither predict nor transform for new rows");
+    check("KMeans_", "KMeans", "XMeans", "sklearn.cluster._kmeans.XMeans is not supported");
     check("Ridge_", "coef_", "koef_", "Ridge.coef_: is missing");
     check("KMeans_", "cluster_centers_", "kluster_centers_", "KMeans.cluster_centers_: is missing");
     check("SVC_rbf", "rbf", "rbg", "SVC.kernel: \"rbg\" is not a known kernel");
     check("MLPRegressor_tanh", "tanh", "tang", "MLPRegressor.activation: \"tang\"");
     check("KNeighborsClassifier_cosine", "cosine", "dosine", "metric");
+}
+
+#[test]
+fn a_model_that_looks_at_all_rows_at_once_is_not_batched() {
+    for (name, batchable) in [("NMF_cd_191", false), ("KMeans_191", true)] {
+        let path = common::fixtures().join(format!("sklearn_models/{name}.joblib"));
+        assert_eq!(common::model(&path).signature().batchable, batchable, "{name}");
+    }
 }

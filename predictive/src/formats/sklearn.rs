@@ -4,6 +4,7 @@ use crate::error::{Fault, LoadError};
 use crate::format::{Format, LoadOptions, ModelFiles, Probe};
 use crate::model::{Description, Model};
 use crate::pickle::{self, Object, Pickle};
+use crate::steps::nmf::JOINT;
 use crate::steps::{Builder, Estimator, Tabular};
 
 /// Files that scikit-learn's users save.
@@ -49,8 +50,9 @@ fn open(bytes: &[u8], options: &LoadOptions) -> Result<Tabular, Fault> {
     let object = root(&pickle)?;
     let estimator = Builder::default().build(object)?;
     let description = describe(object, estimator.as_ref());
-    Tabular::new(estimator, description, options.method)
-        .map_err(|error| Fault::unsupported(error.to_string()))
+    let model = Tabular::new(estimator, description, options.method)
+        .map_err(|error| Fault::unsupported(error.to_string()))?;
+    Ok(if pickle.holds(JOINT) { model.joint() } else { model })
 }
 
 /// The estimator that a pickle holds.

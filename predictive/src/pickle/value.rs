@@ -116,6 +116,14 @@ pub struct Pickle {
 }
 
 impl Pickle {
+    /// Whether an object of one of these classes is in it, anywhere.
+    pub(crate) fn holds(&self, classes: &[&str]) -> bool {
+        self.nodes.iter().any(|node| match node {
+            Node::Object { class, .. } => classes.contains(&&*class.name),
+            _ => false,
+        })
+    }
+
     /// The value that the pickle holds.
     pub fn root(&self) -> Value<'_> {
         Value { pickle: self, id: self.root }
@@ -365,6 +373,14 @@ impl<'a> Object<'a> {
     /// When the attribute is missing or something else.
     pub fn f64(self, name: &str) -> Result<f64, Fault> {
         self.typed(name, "a number", Value::as_f64)
+    }
+
+    /// A number attribute, or `otherwise` where it is missing or `None`.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn f64_or(self, name: &str, otherwise: f64) -> Result<f64, Fault> {
+        self.some(name).map_or(Ok(otherwise), |_| self.f64(name))
     }
 
     /// An integer.

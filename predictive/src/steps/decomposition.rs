@@ -117,7 +117,7 @@ fn principal(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault
     Ok(base.with(projection))
 }
 
-/// TruncatedSVD and the random projections: the components alone.
+/// TruncatedSVD, the random projections and neighbourhood components: the components alone.
 fn plain(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
     let mut base = Base::new(object, &[Method::Transform])?;
     let (outputs, weights) = components(object, &mut base)?;
@@ -177,7 +177,7 @@ fn products(a: &[f64], b: &[f64], rows: usize) -> Vec<f64> {
 }
 
 /// Solves `a . x = b` by elimination with pivots; `a` is `[n, n]`, `b` `[n, m]`. `None` where `a` is singular.
-fn solve(mut a: Vec<f64>, n: usize, mut b: Vec<f64>) -> Option<Vec<f64>> {
+pub(crate) fn solve(mut a: Vec<f64>, n: usize, mut b: Vec<f64>) -> Option<Vec<f64>> {
     let m = b.len() / n.max(1);
     for column in 0..n {
         let size = |row: &usize| a[row * n + column].abs();
@@ -247,6 +247,7 @@ pub(crate) static ESTIMATORS: &[Row] = &[
     Row { class: "GaussianRandomProjection", build: plain },
     Row { class: "IncrementalPCA", build: principal },
     Row { class: "MiniBatchSparsePCA", build: sparse_principal },
+    Row { class: "NeighborhoodComponentsAnalysis", build: plain },
     Row { class: "PCA", build: principal },
     Row { class: "PLSCanonical", build: least_squares },
     Row { class: "PLSRegression", build: least_squares },

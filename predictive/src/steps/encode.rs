@@ -5,7 +5,7 @@ use crate::model::PredictError;
 use crate::pickle::{Object, Value};
 use crate::steps::categories::{self, Categories, codes, unknown};
 use crate::steps::input::Nan;
-use crate::steps::transform::{Transform, numeric, sparse_rows, to_frame, transformer};
+use crate::steps::transform::{Transform, numeric, sparse_rows, to_frame, to_sparse, transformer};
 use crate::steps::{Builder, Estimator, Row};
 use crate::table::{Matrix, Table};
 
@@ -15,6 +15,7 @@ pub(crate) static ESTIMATORS: &[Row] = &[
     Row { class: "TargetEncoder", build: target },
     Row { class: "LabelEncoder", build: label },
     Row { class: "LabelBinarizer", build: label_binarizer },
+    Row { class: "MultiLabelBinarizer", build: multi_label },
 ];
 
 /// Whether a `dtype` parameter names single precision; integers are answered as double precision.
@@ -362,7 +363,7 @@ impl Transform for LabelBinarizer {
         }
         let matrix = Matrix::f64(rows, width, answer);
         Ok(match self.sparse {
-            true => Table::Sparse(crate::steps::transform::to_sparse(&matrix)),
+            true => Table::Sparse(to_sparse(&matrix)),
             false => Table::Dense(matrix),
         })
     }
@@ -381,4 +382,39 @@ fn label_binarizer(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>,
     let (low, high) = (object.f64("neg_label")?, object.f64("pos_label")?);
     let sparse = object.bool("sparse_output")?;
     transformer(object, Some(1), LabelBinarizer { classes, binary, low, high, sparse })
+}
+
+/// One column for each label: whether a row has it. Rows are tables of labels, as wide as the longest; cells without a
+/// label are absent (NaN or null).
+struct MultiLabelBinarizer {
+    classes: Categories,
+    sparse: bool,
+}
+
+impl Transform for MultiLabelBinarizer {
+    fn transform(&self, x: &Table) -> Result<Table, PredictError> {
+        let (frame, width) = (to_frame(x), self.classes.len());
+        let mut answer = vec![0.0; frame.rows * width];
+        for column in &frame.columns {
+            // Unknown labels are left out, as in the library, which warns.
+            let codes = (0..frame.rows).map(|row| self.classes.code(column, row));
+            let known = codes.enumerate().filter_map(|(row, code)| Some((row, code?)));
+            known.for_each(|(row, code)| answer[row * width + code] = 1.0);
+        }
+        let matrix = Matrix::f64(frame.rows, width, answer);
+        Ok(match self.sparse {
+            true => Table::Sparse(to_sparse(&matrix)),
+            false => Table::Dense(matrix),
+        })
+    }
+
+    fn names(&self, _: Vec<String>) -> Option<Vec<String>> {
+        Some(self.classes.names.clone())
+    }
+}
+
+fn multi_label(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
+    let classes = Categories::new(object, "classes_", object.attribute("classes_")?)?;
+    let sparse = object.bool("sparse_output")?;
+    transformer(object, None, MultiLabelBinarizer { classes, sparse })
 }

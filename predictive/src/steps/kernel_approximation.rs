@@ -1,4 +1,4 @@
-//! Feature maps of kernels: random features, landmarks, and the kernel principal components.
+//! Feature maps of kernels: random features, sketches, landmarks, and the kernel principal components.
 
 use std::f64::consts::PI;
 
@@ -9,6 +9,9 @@ use crate::pickle::Object;
 use crate::steps::numeric::{Answer, Base, Points, Rule, dot, matrix, transposed};
 use crate::steps::pairwise::{Kernel, against};
 use crate::steps::{Builder, Estimator, Row};
+
+/// Most places of a sketch.
+const MAX_WIDTH: usize = 1 << 20;
 
 /// `cos(X . weights + offset)` times a factor; the skewed kernel takes the logarithm first.
 struct RandomFeatures {
@@ -55,6 +58,68 @@ fn random_features(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>,
     };
     let weights = transposed(columns, outputs, &weights);
     Ok(base.with(RandomFeatures { weights, offsets, skewedness }))
+}
+
+/// Sketches of the polynomial kernel: each column is added to one of `width` places, and the sketches of all degrees are
+/// convolved (Pham and Pagh 2013).
+struct CountSketch {
+    width: usize,
+    /// Place and sign of each column for each degree; after the columns that of the constant, where there is one.
+    places: Vec<Vec<(usize, f64)>>,
+    factor: f64,
+    constant: f64,
+}
+
+impl CountSketch {
+    fn sketch(&self, places: &[(usize, f64)], row: &[f64]) -> Vec<f64> {
+        let mut sketch = vec![0.0; self.width];
+        let values = row.iter().map(|value| value * self.factor).chain([self.constant]);
+        places.iter().zip(values).for_each(|(&(at, sign), value)| sketch[at] += sign * value);
+        sketch
+    }
+}
+
+impl Rule for CountSketch {
+    fn transform(&self, _: &Base, x: &Points<'_>) -> Answer {
+        let values = x.map(self.width, |row, answer| {
+            answer.copy_from_slice(&self.sketch(&self.places[0], row));
+            for places in &self.places[1..] {
+                let sketch = self.sketch(places, row);
+                let before = answer.to_vec();
+                answer.fill(0.0);
+                for (shift, value) in sketch.iter().enumerate().filter(|(_, value)| **value != 0.0)
+                {
+                    let (end, start) = before.split_at(self.width - shift);
+                    let turned = start.iter().chain(end);
+                    answer.iter_mut().zip(turned).for_each(|(sum, old)| *sum += value * old);
+                }
+            }
+        });
+        Ok(Array::f64(vec![x.rows, self.width], values))
+    }
+}
+
+fn count_sketch(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
+    let mut base = Base::new(object, &[Method::Transform])?;
+    let width = object.usize("n_components")?;
+    let (degree, columns, places) = matrix(object, "indexHash_")?;
+    let (found, signs_columns, signs) = matrix(object, "bitHash_")?;
+    if degree == 0 || (found, signs_columns) != (degree, columns) {
+        let reason = format!("expected {degree} rows of {columns} signs, at least one");
+        return Err(object.wrong("bitHash_", reason));
+    }
+    let constant = object.f64("coef0")?;
+    let extra = usize::from(constant != 0.0);
+    base.columns(object, "indexHash_", columns.saturating_sub(extra))?;
+    let fits = |&place: &f64| place.fract() == 0.0 && place >= 0.0 && place < width as f64;
+    if !places.iter().all(fits) || width > MAX_WIDTH {
+        let reason = format!("expected places below n_components {width}, at most {MAX_WIDTH}");
+        return Err(object.wrong("indexHash_", reason));
+    }
+    let cells = places.iter().map(|&place| place as usize).zip(signs).collect::<Vec<_>>();
+    let places = cells.chunks_exact(columns).map(<[_]>::to_vec).collect();
+    let (factor, constant) = (object.f64("gamma")?.sqrt(), constant.sqrt());
+    Ok(base.with(CountSketch { width, places, factor, constant }))
 }
 
 /// Fourier features of the additive chi-squared kernel, sampled at regular steps.
@@ -200,6 +265,7 @@ pub(crate) static ESTIMATORS: &[Row] = &[
     Row { class: "AdditiveChi2Sampler", build: additive_chi2 },
     Row { class: "KernelPCA", build: kernel_pca },
     Row { class: "Nystroem", build: nystroem },
+    Row { class: "PolynomialCountSketch", build: count_sketch },
     Row { class: "RBFSampler", build: random_features },
     Row { class: "SkewedChi2Sampler", build: random_features },
 ];

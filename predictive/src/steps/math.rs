@@ -69,6 +69,21 @@ pub(crate) fn argmax_rows(values: &[f64], columns: usize) -> Vec<usize> {
     values.chunks_exact(columns.max(1)).map(argmax).collect()
 }
 
+/// Scores of classes from classifiers of two of them, in the order (0, 1), (0, 2) .. (1, 2) ..: whether the second wins,
+/// and its confidence. A score is the number of votes, and less than a half for the confidences, which settles ties.
+pub(crate) fn one_vs_one(votes: impl IntoIterator<Item = (bool, f64)>, scores: &mut [f64]) {
+    let classes = scores.len();
+    let pairs = (0..classes).flat_map(|first| (first + 1..classes).map(move |next| (first, next)));
+    let mut sums = vec![0.0; classes];
+    for ((first, second), (wins, confidence)) in pairs.zip(votes) {
+        sums[first] -= confidence;
+        sums[second] += confidence;
+        scores[if wins { second } else { first }] += 1.0;
+    }
+    let add = |(score, sum): (&mut f64, f64)| *score += sum / (3.0 * (sum.abs() + 1.0));
+    scores.iter_mut().zip(sums).for_each(add);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! Estimators as steps over tables: what scikit-learn pipelines, wrappers and boosted ensembles lower to.
 
 mod ada_boost;
+mod agglomerate;
 mod categories;
 mod cluster;
 mod compose;
@@ -21,21 +22,26 @@ mod impute_model;
 pub(crate) mod input;
 mod isolation_forest;
 mod kernel_approximation;
+mod label_propagation;
 pub(crate) mod labels;
 mod linear;
+mod manifold;
 pub(crate) mod math;
 pub(crate) mod meta;
 mod mixture;
 mod naive_bayes;
 mod neighbors;
 mod neural_network;
+pub(crate) mod nmf;
 mod normal;
 mod numeric;
 mod pairwise;
 mod pipeline;
 mod polynomial;
 mod power;
+mod refused;
 mod scale;
+mod sparse_coding;
 mod special;
 mod spline;
 mod svm;
@@ -139,6 +145,15 @@ pub trait Estimator: Send + Sync {
         Err(self.lacks(Method::Apply))
     }
 
+    /// Distances to the nearest training rows and their indices, `[n, neighbours]` each.
+    ///
+    /// # Errors
+    /// When the rows do not fit or there is no such method.
+    fn kneighbors(&self, x: &Table) -> Result<Vec<Array>, PredictError> {
+        let _ = x;
+        Err(self.lacks(Method::Kneighbors))
+    }
+
     /// Transformed features.
     ///
     /// # Errors
@@ -190,18 +205,10 @@ impl Builder {
             return Err(Fault::corrupt(object.class, reason));
         }
         let inner = Builder { depth: self.depth + 1 };
-        let tables = ESTIMATORS.iter().flat_map(|table| table.iter());
-        match tables.clone().find(|row| row.fits(object)) {
+        let mut rows = ESTIMATORS.iter().flat_map(|table| table.iter());
+        match rows.find(|row| row.fits(object)) {
             Some(row) => (row.build)(object, inner),
-            None => {
-                let mut known: Vec<&str> = tables.map(|row| row.class).collect();
-                known.sort_unstable();
-                let (class, module) = (object.class, object.module);
-                Err(Fault::unsupported(format!(
-                    "the estimator {module}.{class} is not supported; supported are {}",
-                    known.join(", ")
-                )))
-            }
+            None => Err(refused::reason(object)),
         }
     }
 }
@@ -228,6 +235,7 @@ impl Row {
 /// Every supported class, one table per file of this folder.
 pub static ESTIMATORS: &[&[Row]] = &[
     ada_boost::ESTIMATORS,
+    agglomerate::ESTIMATORS,
     cluster::ESTIMATORS,
     compose::ESTIMATORS,
     covariance::ESTIMATORS,
@@ -247,9 +255,11 @@ pub static ESTIMATORS: &[&[Row]] = &[
     impute_model::ESTIMATORS,
     isolation_forest::ESTIMATORS,
     kernel_approximation::ESTIMATORS,
+    label_propagation::ESTIMATORS,
     linear::CLASSIFIERS,
     linear::ESTIMATORS,
     linear::ISOTONIC,
+    manifold::ESTIMATORS,
     meta::bagging::ESTIMATORS,
     meta::calibrated::ESTIMATORS,
     meta::delegate::ESTIMATORS,
@@ -264,13 +274,16 @@ pub static ESTIMATORS: &[&[Row]] = &[
     naive_bayes::ESTIMATORS,
     neighbors::CENTROID,
     neighbors::DENSITY,
+    neighbors::GRAPH,
     neighbors::OUTLIER,
     neighbors::VOTES,
     neural_network::ESTIMATORS,
+    nmf::ESTIMATORS,
     pipeline::ESTIMATORS,
     polynomial::ESTIMATORS,
     power::ESTIMATORS,
     scale::ESTIMATORS,
+    sparse_coding::ESTIMATORS,
     spline::ESTIMATORS,
     svm::ESTIMATORS,
     text::ESTIMATORS,

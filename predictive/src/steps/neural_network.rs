@@ -1,10 +1,12 @@
-//! Multi-layer perceptrons.
+//! Multi-layer perceptrons, and the one layer of a restricted Boltzmann machine.
 
 use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
-use crate::steps::numeric::{Answer, Base, Points, Rule, best, dot, pairs, shaped, transposed};
+use crate::steps::numeric::{
+    Answer, Base, Points, Rule, best, dot, matrix, pairs, shaped, transposed,
+};
 use crate::steps::{Builder, Estimator, Row, input, math};
 use crate::tensor::DataType;
 
@@ -172,8 +174,29 @@ fn regressor(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault
     Ok(base.with(Regressor(network)))
 }
 
-/// Multi-layer perceptrons.
+/// Probabilities of the hidden units.
+struct Boltzmann(Perceptron);
+
+impl Rule for Boltzmann {
+    fn transform(&self, _: &Base, x: &Points<'_>) -> Answer {
+        Ok(shaped(x.rows, self.0.outputs(), false, self.0.forward(x)))
+    }
+}
+
+fn boltzmann(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
+    let mut base = Base::new(object, &[Method::Transform])?;
+    let (outputs, columns, weights) = matrix(object, "components_")?;
+    base.columns(object, "components_", columns)?;
+    base.precision(object, "components_");
+    let biases = object.vector("intercept_hidden_", Some(outputs))?;
+    let (hidden, last) = (Activation::Identity, Activation::Logistic);
+    let layers = vec![Layer { weights, biases }];
+    Ok(base.with(Boltzmann(Perceptron { layers, hidden, last, multilabel: false })))
+}
+
+/// Neural networks.
 pub(crate) static ESTIMATORS: &[Row] = &[
+    Row { class: "BernoulliRBM", build: boltzmann },
     Row { class: "MLPClassifier", build: classifier },
     Row { class: "MLPRegressor", build: regressor },
 ];

@@ -268,6 +268,12 @@ pub(crate) trait Rule: Send + Sync {
         Err(absent(base))
     }
 
+    /// Distances to neighbours and their indices.
+    fn kneighbors(&self, base: &Base, x: &Points<'_>) -> Result<Vec<Array>, PredictError> {
+        let _ = x;
+        Err(absent(base))
+    }
+
     /// Transformed rows `[n, columns]`.
     fn transform(&self, base: &Base, x: &Points<'_>) -> Answer {
         let _ = x;
@@ -356,6 +362,11 @@ impl<R: Rule> Estimator for Numeric<R> {
     fn score_samples(&self, x: &Table) -> Answer {
         let x = self.read(Method::ScoreSamples, x)?;
         Ok(self.width(&x, self.rule.scores(&self.base, &x)?))
+    }
+
+    fn kneighbors(&self, x: &Table) -> Result<Vec<Array>, PredictError> {
+        let x = self.read(Method::Kneighbors, x)?;
+        self.rule.kneighbors(&self.base, &x)
     }
 
     fn transform(&self, x: &Table) -> Result<Table, PredictError> {

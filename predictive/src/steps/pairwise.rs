@@ -39,20 +39,16 @@ impl Kernel {
         let name = object.attribute("kernel")?.as_str().ok_or_else(|| {
             object.wrong("kernel", "only kernels by name are supported, this one is a function")
         })?;
-        let number = |name: &str, otherwise: f64| match object.some(name) {
-            Some(_) => object.f64(name),
-            None => Ok(otherwise),
-        };
         let resolved = ["_gamma", "gamma_"].into_iter().find(|name| object.some(name).is_some());
         let default = if name == "chi2" { 1.0 } else { 1.0 / columns as f64 };
-        let gamma = || number(resolved.unwrap_or("gamma"), default);
-        let coef0 = || number("coef0", 1.0);
+        let gamma = || object.f64_or(resolved.unwrap_or("gamma"), default);
+        let coef0 = || object.f64_or("coef0", 1.0);
         Ok(match name {
             "linear" => Kernel::Linear,
             "poly" | "polynomial" => Kernel::Polynomial {
                 gamma: gamma()?,
                 coef0: coef0()?,
-                degree: number("degree", 3.0)?,
+                degree: object.f64_or("degree", 3.0)?,
             },
             "rbf" => Kernel::Rbf { gamma: gamma()? },
             "sigmoid" => Kernel::Sigmoid { gamma: gamma()?, coef0: coef0()? },

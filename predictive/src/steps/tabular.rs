@@ -37,6 +37,12 @@ impl Tabular {
         Ok(Self { estimator, signature, description, method, methods })
     }
 
+    /// For an estimator whose answer to a row depends on the other rows of the call: requests are never merged.
+    pub fn joint(mut self) -> Self {
+        self.signature.batchable = false;
+        self
+    }
+
     fn call(&self, method: Method, x: &Table) -> Result<Vec<Tensor>, PredictError> {
         let one = |array: Array| vec![array.to_tensor()];
         let all = |arrays: Vec<Array>| arrays.iter().map(Array::to_tensor).collect();
@@ -47,6 +53,7 @@ impl Tabular {
             Method::DecisionFunction => one(self.estimator.decision_function(x)?),
             Method::ScoreSamples => one(self.estimator.score_samples(x)?),
             Method::Apply => one(self.estimator.apply(x)?),
+            Method::Kneighbors => all(self.estimator.kneighbors(x)?),
             Method::Transform => vec![to_tensor(&self.estimator.transform(x)?)?],
         })
     }

@@ -9,7 +9,7 @@ use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
 use crate::steps::numeric::{
-    Answer, Base, Points, Rule, broadcast, dot, matrix, pairs, shaped, transposed,
+    Answer, Base, Points, Rule, best, broadcast, dot, matrix, pairs, shaped, transposed,
 };
 use crate::steps::pairwise::{Kernel, against};
 use crate::steps::special::erf;
@@ -198,12 +198,26 @@ impl Rule for Classifier {
     }
 }
 
+/// One classifier per pair of classes.
+struct Pairs(Vec<Laplace>);
+
+impl Rule for Pairs {
+    fn predict(&self, base: &Base, x: &Points<'_>) -> Answer {
+        let classes = base.labels().len();
+        let scores = x.map(classes, |row, answer| {
+            let votes = self.0.iter().map(|pair| (pair.latent(row).0 > 0.0, pair.probability(row)));
+            math::one_vs_one(votes, answer);
+        });
+        Ok(best(base.labels(), x.rows, &scores))
+    }
+}
+
 fn classifier(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
     let mut base = Base::classifier(object, &[Method::Predict, Method::PredictProba])?;
     let inner = object.object("base_estimator_")?;
     let estimators = match inner.class {
         "_BinaryGaussianProcessClassifierLaplace" => vec![inner],
-        "OneVsRestClassifier" => {
+        "OneVsRestClassifier" | "OneVsOneClassifier" => {
             let each = |value: crate::pickle::Value<'_>| {
                 let name = "_BinaryGaussianProcessClassifierLaplace";
                 value.as_object().filter(|object| object.class == name).is_some()
@@ -215,14 +229,18 @@ fn classifier(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Faul
             values.into_iter().filter_map(|value| value.as_object()).collect()
         }
         other => {
-            return Err(Fault::unsupported(format!(
-                "GaussianProcessClassifier.multi_class: {other} is not supported; supported is \
-                 one_vs_rest"
-            )));
+            let reason = format!("{other} is not a classifier of Gaussian processes");
+            return Err(object.wrong("base_estimator_", reason));
         }
     };
     let classes = base.labels().len();
-    if classes < 2 || estimators.len() != if classes == 2 { 1 } else { classes } {
+    let pairs = inner.class == "OneVsOneClassifier";
+    let expected = match classes {
+        2 => 1,
+        _ if pairs => classes.saturating_mul(classes - 1) / 2,
+        _ => classes,
+    };
+    if classes < 2 || estimators.len() != expected {
         let reason = format!("{} classifiers for {classes} classes", estimators.len());
         return Err(object.wrong("base_estimator_", reason));
     }
@@ -230,6 +248,10 @@ fn classifier(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Faul
     let mut parts = Vec::new();
     for estimator in estimators {
         parts.push(read(estimator, &mut base)?);
+    }
+    if pairs && classes > 2 {
+        base.methods = vec![Method::Predict];
+        return Ok(base.with(Pairs(parts)));
     }
     Ok(base.with(Classifier(parts)))
 }

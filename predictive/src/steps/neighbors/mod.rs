@@ -5,6 +5,7 @@
 
 mod centroid;
 mod density;
+mod graph;
 mod outlier;
 mod votes;
 
@@ -15,6 +16,7 @@ use crate::steps::pairwise::Metric;
 
 pub(crate) use centroid::{CENTROID, binary_or_all};
 pub(crate) use density::DENSITY;
+pub(crate) use graph::{GRAPH, Neighbours};
 pub(crate) use outlier::OUTLIER;
 pub(crate) use votes::VOTES;
 
@@ -65,11 +67,13 @@ impl Search {
         self.rows
     }
 
+    /// Training row `index`.
+    pub(crate) fn row(&self, index: usize) -> &[f64] {
+        &self.values[index * self.columns..][..self.columns]
+    }
+
     fn distances(&self, row: &[f64]) -> impl Iterator<Item = Neighbour> {
-        (0..self.rows).map(move |index| {
-            let known = &self.values[index * self.columns..][..self.columns];
-            (self.metric.distance(row, known), index)
-        })
+        (0..self.rows).map(move |index| (self.metric.distance(row, self.row(index)), index))
     }
 
     /// The `count` nearest training rows, nearest first. `count` is at most [`len`](Self::len).

@@ -11,7 +11,7 @@ use super::vectorise::{Norm, vocabulary};
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
-use crate::steps::transform::sparse_rows;
+use crate::steps::transform::{sparse_rows, to_frame};
 use crate::steps::{Builder, Estimator, InputSpec};
 use crate::table::{Column, Frame, Table};
 
@@ -199,12 +199,57 @@ impl Estimator for Dictionaries {
     }
 }
 
-/// `FeatureHasher` of dictionaries.
+/// Rows that are lists of names in the library: tables of texts here, as wide as the longest list; absent cells are
+/// none.
+struct Names {
+    input: InputSpec,
+    hasher: Hasher,
+}
+
+impl Estimator for Names {
+    fn name(&self) -> String {
+        "FeatureHasher".into()
+    }
+
+    fn input(&self) -> &InputSpec {
+        &self.input
+    }
+
+    fn methods(&self) -> &[Method] {
+        &[Method::Transform]
+    }
+
+    fn transform(&self, x: &Table) -> Result<Table, PredictError> {
+        let frame = to_frame(x);
+        let row = |row: usize| {
+            let cells = frame.columns.iter().filter_map(|column| match column {
+                Column::Texts(texts) => {
+                    texts[row].as_deref().map(|name| Ok(self.hasher.place(name)))
+                }
+                Column::Numbers(values) if values[row].is_nan() => None,
+                Column::Numbers(_) => {
+                    Some(Err(PredictError::input("FeatureHasher reads names, which are texts")))
+                }
+            });
+            cells.collect::<Result<_, _>>().map(summed)
+        };
+        let rows: Vec<_> = (0..frame.rows).map(row).collect::<Result<_, _>>()?;
+        Ok(Table::Sparse(sparse_rows(self.hasher.columns as usize, rows.into_iter())))
+    }
+}
+
+/// `FeatureHasher`: of dictionaries or pairs, which are names with a value each, or of names alone.
 pub(super) fn hasher(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
-    let kind = object.str("input_type")?;
-    if kind != "dict" {
-        let what = format!("FeatureHasher.input_type is {kind}; dict is supported");
-        return Err(Fault::unsupported(what));
+    match object.str("input_type")? {
+        "dict" | "pair" => {}
+        "string" => {
+            let (input, hasher) = (InputSpec::default(), Hasher::new(object)?);
+            return Ok(Box::new(Names { input, hasher }));
+        }
+        other => {
+            let reason = format!("{other:?} is not known; dict, pair and string are");
+            return Err(object.wrong("input_type", reason));
+        }
     }
     Ok(Box::new(Dictionaries {
         class: object.class.to_owned(),
