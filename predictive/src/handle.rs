@@ -1,8 +1,11 @@
-//! A loaded model that requests can be sent to: the pool, its panic boundary, deadlines, the queue limit, batching.
+//! A loaded model that requests can be sent to: where it runs, its panic boundary, deadlines, the queue limit, batching.
+//!
+//! A request runs on the pool, or with others as a batch. A small one to a model that answers small ones quickly is
+//! computed where it came in, because the way to another thread and back would take longer than the answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -10,33 +13,16 @@ use tokio::sync::oneshot;
 
 use crate::batch::{self, Batching};
 use crate::model::{Model, PredictError, Request};
+use crate::pool::PredictPool;
 use crate::tensor::TensorMap;
 
-/// The threads on which models compute, shared by all of them.
-#[derive(Clone)]
-pub struct PredictPool {
-    threads: Arc<rayon::ThreadPool>,
-}
-
-impl PredictPool {
-    /// A pool of `threads` threads (at least one).
-    ///
-    /// # Errors
-    /// When the system refuses to start one.
-    pub fn new(threads: usize) -> Result<Self, std::io::Error> {
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.max(1))
-            .thread_name(|index| format!("predict-{index}"))
-            .build()
-            .map_err(std::io::Error::other)?;
-        Ok(Self { threads: Arc::new(threads) })
-    }
-
-    /// Runs `work` on the pool and waits for it.
-    pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        self.threads.install(work)
-    }
-}
+/// Most rows of a small request.
+const SMALL_ROWS: usize = 16;
+/// Most bytes of a small request.
+const SMALL_BYTES: usize = 4096;
+/// Small requests that take no longer are computed where they come in: a thread of sockets can do without the time,
+/// and waking another thread and being woken by it costs about as much.
+const QUICK: Duration = Duration::from_micros(50);
 
 /// How requests to one model are run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,8 +87,32 @@ pub struct PredictHandle {
     pool: PredictPool,
     max_in_flight: usize,
     in_flight: Arc<AtomicUsize>,
+    pace: Arc<Pace>,
     /// How requests are merged, and the thread that collects them.
     collector: Option<(Batching, Sender<Job>)>,
+}
+
+/// How long small requests to a model take, in nanoseconds; 0 before the first.
+#[derive(Default)]
+struct Pace(AtomicU64);
+
+impl Pace {
+    fn is_small(request: &Request) -> bool {
+        let bytes: usize = request.inputs.iter().map(|(_, tensor)| tensor.data().len()).sum();
+        bytes <= SMALL_BYTES && batch::rows(request) <= SMALL_ROWS
+    }
+
+    fn is_quick(&self) -> bool {
+        let nanos = self.0.load(Ordering::Relaxed);
+        nanos > 0 && u128::from(nanos) <= QUICK.as_nanos()
+    }
+
+    /// A slow one counts at once and is forgotten slowly.
+    fn note(&self, took: Duration) {
+        let new = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let old = self.0.load(Ordering::Relaxed);
+        self.0.store(new.max(old - old / 8 + new / 8), Ordering::Relaxed);
+    }
 }
 
 /// One place among the requests in flight.
@@ -154,18 +164,23 @@ impl Job {
 
     /// Computes it alone.
     fn run(self, model: &dyn Model) {
-        let started = Instant::now();
-        let outputs = call(model, &self.request);
-        let rows = batch::rows(&self.request);
-        let timings = Timings {
-            queue: started - self.submitted,
-            compute: started.elapsed(),
-            batch_rows: rows,
-            rows,
-            leads: true,
-        };
-        self.answer(outputs.map(|outputs| Prediction { outputs, timings }));
+        let answer = alone(model, &self.request, self.submitted);
+        self.answer(answer);
     }
+}
+
+/// Computes a request by itself.
+fn alone(
+    model: &dyn Model,
+    request: &Request,
+    submitted: Instant,
+) -> Result<Prediction, SubmitError> {
+    let started = Instant::now();
+    let outputs = call(model, request)?;
+    let rows = batch::rows(request);
+    let (queue, compute) = (started - submitted, started.elapsed());
+    let timings = Timings { queue, compute, batch_rows: rows, rows, leads: true };
+    Ok(Prediction { outputs, timings })
 }
 
 /// Calls the model behind the panic boundary.
@@ -218,7 +233,7 @@ impl PredictHandle {
             let options = batching.clone();
             let run = move |batch: Vec<Job>| {
                 let model = Arc::clone(&model);
-                pool.threads.spawn(move || run_batch(model.as_ref(), batch));
+                pool.spawn(move || run_batch(model.as_ref(), batch));
             };
             std::thread::Builder::new()
                 .name("predict-batches".into())
@@ -226,7 +241,8 @@ impl PredictHandle {
                 .expect("the operating system starts a thread");
             (batching, sender)
         });
-        Self { model, pool, max_in_flight, in_flight: Arc::default(), collector }
+        let (in_flight, pace) = (Arc::default(), Arc::default());
+        Self { model, pool, max_in_flight, in_flight, pace, collector }
     }
 
     /// The model.
@@ -259,17 +275,30 @@ impl PredictHandle {
         request: Request,
         deadline: Option<Instant>,
     ) -> Result<Prediction, SubmitError> {
+        let (submitted, permit) = (Instant::now(), self.permit()?);
+        let small = self.collector.is_none() && Pace::is_small(&request);
+        if small && self.pace.is_quick() {
+            if deadline.is_some_and(|deadline| submitted >= deadline) {
+                return Err(SubmitError::Deadline);
+            }
+            let answer = alone(self.model.as_ref(), &request, submitted);
+            self.pace.note(submitted.elapsed());
+            return answer;
+        }
         let (reply, answer) = oneshot::channel();
-        let submitted = Instant::now();
-        let job = Job { request, submitted, deadline, reply, permit: self.permit()? };
+        let job = Job { request, submitted, deadline, reply, permit };
         match &self.collector {
             Some((_, collector)) => collector.send(job).map_err(|_| SubmitError::Panicked)?,
             None => {
-                let model = Arc::clone(&self.model);
-                self.pool.threads.spawn(move || {
-                    if let Some(job) = job.still_wanted() {
-                        job.run(model.as_ref());
+                let (model, pace) = (Arc::clone(&self.model), Arc::clone(&self.pace));
+                self.pool.spawn(move || {
+                    let Some(job) = job.still_wanted() else { return };
+                    let started = Instant::now();
+                    let answer = alone(model.as_ref(), &job.request, job.submitted);
+                    if small {
+                        pace.note(started.elapsed());
                     }
+                    job.answer(answer);
                 });
             }
         }
@@ -279,7 +308,9 @@ impl PredictHandle {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::AtomicUsize;
+    use std::thread::ThreadId;
 
     use super::*;
     use crate::model::{Description, Signature};
@@ -291,6 +322,7 @@ mod tests {
         signature: Signature,
         description: Description,
         calls: AtomicUsize,
+        thread: Mutex<Option<ThreadId>>,
     }
 
     impl Model for Double {
@@ -304,6 +336,8 @@ mod tests {
 
         fn predict(&self, request: &Request) -> Result<TensorMap, PredictError> {
             self.calls.fetch_add(1, Ordering::Relaxed);
+            *self.thread.lock().expect("nobody panicked with it") =
+                Some(std::thread::current().id());
             let x = request.inputs.get("x").and_then(Tensor::to_f64).expect("tests send x");
             assert!(!x.iter().any(|x| x.is_nan()), "a bug");
             if x.iter().any(|&x| x < 0.0) {
@@ -367,6 +401,46 @@ mod tests {
             (batch_rows, rows, leads)
         });
         assert_eq!(counted, [(2, 1, true), (2, 1, false)]);
+    }
+
+    #[tokio::test]
+    async fn small_requests_to_quick_models_stay_on_their_thread() {
+        let model = double();
+        let handle = handle(&model, HandleOptions::default());
+        let here = std::thread::current().id();
+        let pace = |nanos| handle.pace.0.store(nanos, Ordering::Relaxed);
+        let thread = || model.thread.lock().expect("nobody panicked with it").expect("a call");
+        assert_eq!(y(&handle.predict(request(1.0), None).await), Some(2.0));
+        assert!(thread() != here && handle.pace.0.load(Ordering::Relaxed) > 0);
+        pace(1);
+        assert_eq!(y(&handle.predict(request(1.0), None).await), Some(2.0));
+        assert_eq!(thread(), here);
+        pace(1);
+        let late = handle.predict(request(1.0), Some(Instant::now())).await;
+        assert_eq!(late.unwrap_err(), SubmitError::Deadline);
+        let failed = handle.predict(request(f64::NAN), None).await;
+        assert_eq!((failed.unwrap_err(), handle.in_flight()), (SubmitError::Panicked, 0));
+        pace(1);
+        let large = Tensor::from_values(vec![SMALL_ROWS + 1, 1], &[1.0; SMALL_ROWS + 1]);
+        let mut inputs = TensorMap::default();
+        inputs.insert("x", large);
+        let large = Request { inputs, ..Request::default() };
+        assert!(handle.predict(large, None).await.is_ok() && thread() != here);
+    }
+
+    #[test]
+    fn a_slow_call_counts_at_once_and_is_forgotten_slowly() {
+        let pace = Pace::default();
+        assert!(!pace.is_quick());
+        pace.note(QUICK);
+        assert!(pace.is_quick());
+        pace.note(QUICK * 8);
+        let mut calls = 0;
+        while !pace.is_quick() {
+            pace.note(QUICK / 2);
+            calls += 1;
+        }
+        assert!((10..40).contains(&calls), "{calls}");
     }
 
     #[tokio::test]

@@ -131,7 +131,7 @@ pub trait Model: Send + Sync {
     fn methods(&self) -> &[Method] {
         &[]
     }
-    /// Computes the outputs; runs on a thread of a rayon pool and may use it to split rows.
+    /// Computes the outputs; on a thread of a rayon pool it may split rows over it, elsewhere it stays on its thread.
     ///
     /// # Errors
     /// [`PredictError::Input`] when the inputs do not fit the signature.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -57,9 +57,10 @@ pub(crate) async fn track(
 /// One request from its head to the end of its answer; recorded on drop.
 struct Record {
     app: Arc<App>,
-    handler: String,
-    method: String,
-    path: String,
+    /// `None` where no route matched.
+    handler: Option<MatchedPath>,
+    method: Method,
+    uri: Uri,
     id: String,
     started: std::time::Instant,
     status: u16,
@@ -75,14 +76,13 @@ impl Record {
         if !probe {
             app.enter();
         }
-        let matched = request.extensions().get::<MatchedPath>();
         let length = request.headers().get(header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
         Self {
             app: Arc::clone(app),
-            handler: matched.map_or_else(|| "none".into(), |path| path.as_str().to_owned()),
-            method: request.method().as_str().to_owned(),
-            path: path.to_owned(),
+            handler: request.extensions().get().cloned(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
             id: context.id.clone(),
             started: context.arrival,
             status: CLIENT_CLOSED,
@@ -101,15 +101,16 @@ impl Drop for Record {
         self.app.leave();
         let duration = self.started.elapsed();
         self.app.metrics.http.record(Exchange {
-            handler: &self.handler,
-            method: &self.method,
+            handler: self.handler.as_ref().map_or("none", MatchedPath::as_str),
+            method: self.method.as_str(),
             status: self.status,
             duration,
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
         });
         if self.app.config.access_log {
-            let Self { method, path, status, id, response_bytes, .. } = self;
+            let Self { method, uri, status, id, response_bytes, .. } = self;
+            let path = uri.path();
             let ms = duration.as_secs_f64() * 1e3;
             tracing::info!(target: "access", %method, %path, status, %id, response_bytes, ms, "request");
         }

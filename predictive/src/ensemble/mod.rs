@@ -3,9 +3,9 @@
 //! The kernel evaluates on one thread; here rows are split over the rayon pool that the caller runs on. Rows are
 //! independent, so the split never changes a result.
 
-use rayon::prelude::*;
 use tokenmill_kernels::trees::{Forest, Precision, Rows, Sums};
 
+use crate::pool;
 use crate::table::{Matrix, Numbers};
 
 /// Rows of one task at most: whole blocks of the kernels.
@@ -25,14 +25,14 @@ pub fn sums(forest: &Forest, x: &Matrix) -> Numbers {
     match forest.sum() {
         Precision::Single => {
             let mut out = vec![0.0; x.rows * outputs];
-            each_task(&mut out, rows * outputs, |task, out| {
+            pool::each_part(&mut out, rows * outputs, |task, out| {
                 forest.sums(part(x, task * rows, out.len() / outputs), Sums::F32(out));
             });
             Numbers::F32(out)
         }
         Precision::Double => {
             let mut out = vec![0.0; x.rows * outputs];
-            each_task(&mut out, rows * outputs, |task, out| {
+            pool::each_part(&mut out, rows * outputs, |task, out| {
                 forest.sums(part(x, task * rows, out.len() / outputs), Sums::F64(out));
             });
             Numbers::F64(out)
@@ -48,7 +48,7 @@ pub fn leaves(forest: &Forest, x: &Matrix) -> Vec<u32> {
     assert_eq!(x.columns, forest.features(), "the columns are the features");
     let (trees, rows) = (forest.trees(), task_rows(forest, x.rows));
     let mut out = vec![0; x.rows * trees];
-    each_task(&mut out, rows * trees, |task, out| {
+    pool::each_part(&mut out, rows * trees, |task, out| {
         forest.leaves(part(x, task * rows, out.len() / trees), out);
     });
     out
@@ -56,23 +56,12 @@ pub fn leaves(forest: &Forest, x: &Matrix) -> Vec<u32> {
 
 /// Rows of each task: as many tasks as threads where there is enough to do.
 fn task_rows(forest: &Forest, rows: usize) -> usize {
-    let useful = (rows * forest.trees() / MIN_VISITS).clamp(1, rayon::current_num_threads());
+    let useful = (rows * forest.trees() / MIN_VISITS).clamp(1, pool::threads());
     let share = rows.div_ceil(useful);
     if useful == 1 || share < BLOCK_ROWS {
         return share.max(1);
     }
     share.next_multiple_of(BLOCK_ROWS).min(MAX_ROWS)
-}
-
-/// Runs `run` over chunks of `out`, on the pool when there are several.
-fn each_task<T: Send>(out: &mut [T], size: usize, run: impl Fn(usize, &mut [T]) + Send + Sync) {
-    if size >= out.len() {
-        if !out.is_empty() {
-            run(0, out);
-        }
-        return;
-    }
-    out.par_chunks_mut(size).enumerate().for_each(|(task, out)| run(task, out));
 }
 
 fn part(x: &Matrix, first: usize, rows: usize) -> Rows<'_> {

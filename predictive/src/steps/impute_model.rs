@@ -1,10 +1,9 @@
 //! `KNNImputer` and `IterativeImputer`: missing cells from the rows that are near, or from models of the other columns.
 
-use rayon::prelude::*;
-
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
+use crate::pool;
 use crate::steps::impute::{Missing, MissingIndicator, added, with_indicator};
 use crate::steps::input::Nan;
 use crate::steps::transform::{Transform, numeric, positions, select, transformer};
@@ -114,7 +113,7 @@ impl Transform for KnnImputer {
             .iter_mut()
             .filter(|value| self.missing.is(**value))
             .for_each(|value| *value = f64::NAN);
-        values.par_chunks_mut(self.columns).for_each(|row| {
+        pool::each_part(&mut values, self.columns, |_, row| {
             let empty = |column: usize| self.means[column].is_nan();
             if (0..self.columns).any(|column| row[column].is_nan() && !empty(column)) {
                 let distances = self.distances(row);

@@ -11,6 +11,7 @@ use crate::array::{Array, Values};
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
+use crate::pool;
 use crate::steps::{Estimator, InputSpec, input, math};
 use crate::table::{Matrix, Numbers, Sparse, Table};
 use crate::tensor::DataType;
@@ -91,7 +92,10 @@ impl<'a> Points<'a> {
                 compute(scratch, answer);
             }
         };
-        if self.rows == 1 || answers.len().saturating_mul(self.columns) < PARALLEL {
+        if pool::threads() == 1
+            || self.rows == 1
+            || answers.len().saturating_mul(self.columns) < PARALLEL
+        {
             let mut scratch = Vec::new();
             let rows = answers.chunks_exact_mut(width).enumerate();
             rows.for_each(|(index, answer)| row(&mut scratch, index, answer));

@@ -41,11 +41,10 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/v2", any(v2_root))
         .route("/v2/", any(v2_root))
         .route("/v2/{*rest}", any(v2_rest))
-        .layer(compression)
-        .layer(RequestDecompressionLayer::new())
+        .layer((RequestDecompressionLayer::new(), compression))
 }
 
-/// What every handler needs.
+/// What every handler needs; boxed, because it is handed through several futures and each keeps a place for it.
 pub(super) struct Call {
     pub(super) app: Arc<App>,
     context: RequestContext,
@@ -61,7 +60,7 @@ impl Call {
         app: Arc<App>,
         context: RequestContext,
         request: Request,
-        dispatch: impl AsyncFnOnce(Self) -> Outcome,
+        dispatch: impl AsyncFnOnce(Box<Self>) -> Outcome,
     ) -> Response {
         let strict = app.config.kserve.strict;
         let (parts, body) = request.into_parts();
@@ -73,7 +72,8 @@ impl Call {
         if let Some(shorter) = uri.path().strip_suffix('/').filter(|shorter| !shorter.is_empty()) {
             return moved(shorter, uri.query());
         }
-        match dispatch(Self { app, context, method, headers, body }).await {
+        let call = Box::new(Self { app, context, method, headers, body });
+        match dispatch(call).await {
             Ok(response) => response,
             Err(failure) => failed(&failure, strict),
         }
@@ -153,7 +153,7 @@ async fn root(
     Extension(context): Extension<RequestContext>,
     request: Request,
 ) -> Response {
-    let dispatch = async |call: Call| {
+    let dispatch = async |call: Box<Call>| {
         call.only(&Method::GET)?;
         json(&json!({"status": "alive"}))
     };
@@ -165,7 +165,7 @@ async fn v2_root(
     Extension(context): Extension<RequestContext>,
     request: Request,
 ) -> Response {
-    let dispatch = async |call: Call| {
+    let dispatch = async |call: Box<Call>| {
         call.only(&Method::GET)?;
         json(&metadata::server())
     };
@@ -192,7 +192,7 @@ async fn v1_models(
     Call::answer(app, context, request, async |call| v1_dispatch(call, &rest).await).await
 }
 
-async fn v1_dispatch(call: Call, rest: &str) -> Outcome {
+async fn v1_dispatch(call: Box<Call>, rest: &str) -> Outcome {
     if call.method == Method::GET {
         let name = rest;
         ready(&call.app.registry.find(name)?, name)?;
@@ -222,8 +222,8 @@ fn ready(served: &Served, name: &str) -> Result<(), Failure> {
 }
 
 /// `POST /v1/models/M:predict`.
-async fn predict(call: Call, name: &str) -> Outcome {
-    let Call { app, context, headers, body, .. } = call;
+async fn predict(call: Box<Call>, name: &str) -> Outcome {
+    let Call { app, context, headers, body, .. } = *call;
     let model = app.registry.predictive(name, None)?;
     let mut watch = Watch::start(&model.statistics);
     let (event, body) = Event::read(&headers, body)?;
@@ -248,7 +248,7 @@ async fn v2_rest(
     Call::answer(app, context, request, async |call| v2_dispatch(call, &rest).await).await
 }
 
-async fn v2_dispatch(call: Call, rest: &str) -> Outcome {
+async fn v2_dispatch(call: Box<Call>, rest: &str) -> Outcome {
     if let Some(rest) = rest.strip_prefix("repository/") {
         return repository::dispatch(call, rest).await;
     }
@@ -309,7 +309,7 @@ impl<'a> ModelPath<'a> {
     }
 }
 
-async fn v2_model(call: Call, path: ModelPath<'_>) -> Outcome {
+async fn v2_model(call: Box<Call>, path: ModelPath<'_>) -> Outcome {
     let allowed = if path.verb == Verb::Infer { Method::POST } else { Method::GET };
     call.only(&allowed)?;
     let app = Arc::clone(&call.app);
@@ -352,8 +352,8 @@ fn statistics(models: &[Arc<Predictive>]) -> Value {
     json!({"model_stats": models.iter().map(one).collect::<Vec<_>>()})
 }
 
-async fn infer(call: Call, model: &Arc<Predictive>) -> Outcome {
-    let Call { app, context, headers, body, .. } = call;
+async fn infer(call: Box<Call>, model: &Arc<Predictive>) -> Outcome {
+    let Call { app, context, headers, body, .. } = *call;
     v2::infer(&app, model, &context, &headers, body).await
 }
 

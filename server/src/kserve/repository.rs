@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::http::{Call, Outcome, json, not_found};
 
 /// Routes below `/v2/repository/`.
-pub(super) async fn dispatch(call: Call, rest: &str) -> Outcome {
+pub(super) async fn dispatch(call: Box<Call>, rest: &str) -> Outcome {
     let model = rest.strip_prefix("models/").and_then(|rest| rest.rsplit_once('/'));
     match (rest, model) {
         ("index", _) => {
@@ -61,7 +61,7 @@ fn index(call: &Call) -> Outcome {
 }
 
 /// Loads a model; Triton's `config` parameter takes the place of its `config.pbtxt`.
-async fn load(call: Call, name: &str) -> Outcome {
+async fn load(call: Box<Call>, name: &str) -> Outcome {
     let value = object(&call.body)?;
     let mut config = None;
     let parameters = match &value["parameters"] {

@@ -52,7 +52,8 @@ pub(super) struct Route {
 /// Counts of every route. Touched once per request.
 #[derive(Debug)]
 pub(crate) struct HttpMetrics {
-    routes: Mutex<BTreeMap<(String, String), Route>>,
+    /// By handler and method.
+    routes: Mutex<BTreeMap<String, BTreeMap<&'static str, Route>>>,
     pub(super) fine: Histogram,
 }
 
@@ -74,10 +75,19 @@ fn class(status: u16) -> &'static str {
 }
 
 /// Methods that get a label of their own; a client can make up others.
-fn known_method(method: &str) -> &str {
-    match method {
-        "GET" | "POST" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" => method,
-        _ => "OTHER",
+fn known_method(method: &str) -> &'static str {
+    let known = ["GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"];
+    known.into_iter().find(|known| *known == method).unwrap_or("OTHER")
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self {
+            by_status: BTreeMap::new(),
+            duration: Histogram::seconds(DURATION),
+            request_bytes: Sum::default(),
+            response_bytes: Sum::default(),
+        }
     }
 }
 
@@ -86,14 +96,13 @@ impl HttpMetrics {
     pub(crate) fn record(&self, exchange: Exchange<'_>) {
         let seconds = exchange.duration.as_secs_f64();
         self.fine.observe(seconds);
-        let key = (exchange.handler.to_owned(), known_method(exchange.method).to_owned());
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        let route = routes.entry(key).or_insert_with(|| Route {
-            by_status: BTreeMap::new(),
-            duration: Histogram::seconds(DURATION),
-            request_bytes: Sum::default(),
-            response_bytes: Sum::default(),
-        });
+        // A handler is new once; its name is not copied after that.
+        if !routes.contains_key(exchange.handler) {
+            routes.insert(exchange.handler.to_owned(), BTreeMap::new());
+        }
+        let methods = routes.get_mut(exchange.handler).expect("it was put in above");
+        let route = methods.entry(known_method(exchange.method)).or_default();
         *route.by_status.entry(class(exchange.status)).or_default() += 1;
         route.duration.observe(seconds);
         route.request_bytes.add(exchange.request_bytes);
@@ -103,8 +112,8 @@ impl HttpMetrics {
     /// Calls `visit` with handler, method and counts of every route.
     pub(super) fn visit(&self, mut visit: impl FnMut(&str, &str, &Route)) {
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((handler, method), route) in routes.iter() {
-            visit(handler, method, route);
+        for (handler, methods) in routes.iter() {
+            methods.iter().for_each(|(method, route)| visit(handler, method, route));
         }
     }
 

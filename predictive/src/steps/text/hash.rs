@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::analyse::Analyzer;
 use super::texts;
 use super::vectorise::{Norm, vocabulary};
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
+use crate::pool;
 use crate::steps::transform::{sparse_rows, to_frame};
 use crate::steps::{Builder, Estimator, InputSpec};
 use crate::table::{Column, Frame, Table};
@@ -106,7 +105,7 @@ impl Estimator for HashingVectorizer {
             cells
         };
         let texts = texts(x)?;
-        let rows: Vec<_> = texts.par_iter().map(row).collect();
+        let rows = pool::map(&texts, row);
         Ok(Table::Sparse(sparse_rows(self.hasher.columns as usize, rows.into_iter())))
     }
 }

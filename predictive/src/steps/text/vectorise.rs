@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::analyse::Analyzer;
 use super::texts;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
+use crate::pool;
 use crate::steps::input::Nan;
 use crate::steps::transform::{Transform, numeric, sparse_rows, to_sparse, transformer};
 use crate::steps::{Builder, Estimator, InputSpec};
@@ -133,7 +132,7 @@ impl Estimator for Vectorizer {
 
     fn transform(&self, x: &Table) -> Result<Table, PredictError> {
         let texts = texts(x)?;
-        let rows: Vec<_> = texts.par_iter().map(|text| self.row(text)).collect();
+        let rows = pool::map(&texts, |text| self.row(text));
         Ok(Table::Sparse(sparse_rows(self.vocabulary.len(), rows.into_iter())))
     }
 

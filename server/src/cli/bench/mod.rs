@@ -1,14 +1,17 @@
 //! `tokenmill bench`: load on a server, closed loop or open loop, and what it feels like to clients.
+//! Prompts whose answers stream are the default; `post` sends one body to any address.
 //!
 //! The client measures and shares the machine when the server is local: its share is small, but it is
 //! there. Prompts and arrivals follow from the seed alone, so two servers can be given the same load.
 
 mod drive;
 mod html;
+mod post;
 mod prompts;
 mod random;
 mod report;
 mod stats;
+mod wire;
 
 use std::path::PathBuf;
 
@@ -27,9 +30,10 @@ use stats::{Sample, Summary};
 #[command(after_help = "Examples:
   tokenmill bench --base-url http://localhost:8080 --concurrency 8 --requests 64
   tokenmill bench --rate 2.5 --requests 200 --prompt-words 512 --max-tokens 64 --html run.html
-  tokenmill bench --dataset prompts.jsonl --json run.json")]
+  tokenmill bench --dataset prompts.jsonl --json run.json
+  tokenmill bench --url http://localhost:8080/v2/models/iris/infer --body row.json --concurrency 32")]
 pub(super) struct BenchArgs {
-    /// Server, with or without /v1 at its end.
+    /// Server, with or without /v1 at its end; with --body the whole address.
     #[arg(long, visible_alias = "url", default_value = "http://127.0.0.1:8080")]
     base_url: String,
     /// Model; the first one that the server lists when absent.
@@ -83,6 +87,8 @@ pub(super) struct BenchArgs {
     /// Write a page with plots here; it needs nothing else to be read.
     #[arg(long)]
     html: Option<PathBuf>,
+    #[command(flatten)]
+    post: post::PostArgs,
 }
 
 /// The route that is measured.
@@ -126,6 +132,9 @@ fn positive(text: &str) -> Result<f64, String> {
 
 /// Runs the benchmark and reports it.
 pub(super) async fn run(args: BenchArgs) -> anyhow::Result<()> {
+    if let Some(path) = &args.post.body {
+        return post::run(&args, path).await;
+    }
     let client = OpenAiClient::new(&args.base_url, args.api_key.clone())?;
     let model = match &args.model {
         Some(model) => model.clone(),
