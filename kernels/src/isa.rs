@@ -19,12 +19,14 @@ pub enum Isa {
     Avx512Vnni,
     /// [`Isa::Avx512Vnni`] with AVX512-BF16.
     Avx512Bf16,
+    /// [`Isa::Avx512Bf16`] with the byte permutations of AVX512-VBMI.
+    Avx512Vbmi,
 }
 
 impl Isa {
     /// Every instruction set, weakest first.
-    pub const ALL: [Isa; 5] =
-        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Bf16];
+    pub const ALL: [Isa; 6] =
+        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Bf16, Isa::Avx512Vbmi];
 
     /// True when this processor and its operating system run the instructions.
     #[cfg(target_arch = "x86_64")]
@@ -42,12 +44,14 @@ impl Isa {
                 && is_x86_feature_detected!("avx512vl")
         };
         let vnni = || avx512() && is_x86_feature_detected!("avx512vnni");
+        let bf16 = || vnni() && is_x86_feature_detected!("avx512bf16");
         match self {
             Isa::Scalar => true,
             Isa::Avx2 => avx2(),
             Isa::Avx512 => avx512(),
             Isa::Avx512Vnni => vnni(),
-            Isa::Avx512Bf16 => vnni() && is_x86_feature_detected!("avx512bf16"),
+            Isa::Avx512Bf16 => bf16(),
+            Isa::Avx512Vbmi => bf16() && is_x86_feature_detected!("avx512vbmi"),
         }
     }
 
@@ -70,6 +74,7 @@ impl Isa {
             Isa::Avx512 => "avx512",
             Isa::Avx512Vnni => "avx512-vnni",
             Isa::Avx512Bf16 => "avx512-bf16",
+            Isa::Avx512Vbmi => "avx512-vbmi",
         }
     }
 }

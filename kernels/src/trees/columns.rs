@@ -168,19 +168,30 @@ impl Reader<'_> {
     /// The values of a feature in `out.len()` rows.
     #[inline(always)]
     pub(super) fn column(&self, first: usize, feature: usize, out: &mut [f64]) {
-        let range = first * self.features..(first + out.len()) * self.features;
+        let start = first * self.features;
         match self.rows {
-            Rows::F32(values) => {
-                let values = values[range].iter().skip(feature).step_by(self.features);
-                out.iter_mut().zip(values).for_each(|(out, &value)| *out = f64::from(value));
+            Rows::F32(values) => column(&values[start..], self.features, feature, out, f64::from),
+            Rows::F64(values) if self.input == Precision::Single => {
+                let round = |value| f64::from(value as f32);
+                column(&values[start..], self.features, feature, out, round);
             }
             Rows::F64(values) => {
-                let values = values[range].iter().skip(feature).step_by(self.features);
-                out.iter_mut().zip(values).for_each(|(out, &value)| *out = value);
-                if self.input == Precision::Single {
-                    out.iter_mut().for_each(|out| *out = f64::from(*out as f32));
-                }
+                column(&values[start..], self.features, feature, out, |value| value);
             }
         }
+    }
+}
+
+/// A column of as many rows as there is room for.
+#[inline(always)]
+fn column<T: Copy>(
+    rows: &[T],
+    width: usize,
+    column: usize,
+    out: &mut [f64],
+    of: impl Fn(T) -> f64,
+) {
+    for (row, out) in rows.chunks_exact(width).zip(out) {
+        *out = of(row[column]);
     }
 }

@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{CompleteNode, DecideComplete, LANES, Line};
+use super::lanes::{CompleteNode, DecideComplete};
+use super::ranks::{LANES, Line};
 
 /// The functions of each depth.
 pub(super) const fn table<const HALVES: usize>() -> [DecideComplete; 6] {

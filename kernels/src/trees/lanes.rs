@@ -1,42 +1,31 @@
 //! Trees evaluated whole, 64 rows to a vector: for batches, where trees have at most 256 leaves.
 //!
-//! A value becomes a rank, the number of its feature's thresholds that are below it: `value <= threshold[k]` is
-//! `rank <= k`, exactly. A byte holds the rank against 255 thresholds; a feature with more has several columns, each
-//! with the ranks of its stretch clamped. Then a node is one comparison of bytes and one choice between the results of
-//! its children, for 64 rows at once: a tree is evaluated from its leaves to its root without a branch and without a
-//! gather, and what arrives at the root is the number of the leaf. All nodes cost less so than those on the paths of 64
-//! rows, which would wait for memory twice each.
+//! A node is one comparison of bytes ([`super::ranks`]) and one choice between the results of its children, for 64 rows
+//! at once: a tree is evaluated from its leaves to its root without a branch and without a gather, and what arrives at
+//! the root is the number of the leaf. All nodes cost less so than those on the paths of 64 rows, which would wait for
+//! memory twice each.
 
-use std::collections::HashMap;
-
-use super::columns::{Column, Columns, Key, Reader, Rule, threshold_key};
+use super::columns::{Columns, Reader};
+use super::jumps::{Follow, Jump, Jumps};
 use super::places::{MAX_DEPTH, Places};
+use super::ranks::{
+    Block, Fill, FillGroups, LANES, Line, RankKey, Ranks, count, fill, fill_groups,
+};
 use super::reference::Reference;
 use super::sink::Sink;
 use super::{Child, Tree, x86};
 use crate::isa::{Isa, Variant};
 
-/// Rows of a vector.
-pub(super) const LANES: usize = 64;
 /// Leaves of a tree: their numbers are bytes.
 const MAX_LEAVES: usize = 256;
 /// Columns, each with a vector of ranks for each block: the second-level cache holds them.
 const MAX_COLUMNS: usize = 8192;
-/// Thresholds of a column.
-const SEGMENT: u32 = 255;
-/// Values of a level of [`Search`] that are compared at once.
-pub(super) const GROUP: usize = 16;
 /// Blocks of rows that pass a stretch of trees before the next stretch.
 const MAX_BLOCKS: usize = 8;
 /// Bytes of ranks of those blocks.
 const RANK_BYTES: usize = 256 << 10;
 /// Bytes of nodes of a stretch of trees.
 const NODE_BYTES: usize = 256 << 10;
-
-/// One byte for each row of a vector.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-pub(super) struct Line(pub(super) [u8; LANES]);
 
 /// A node: `ranks[column] > rank` chooses the right slot. Slots are the leaves' places, then results of nodes. Columns
 /// and slots are offsets in bytes, where each has one line. The nodes of a tree are breadth first: from the last to the
@@ -47,108 +36,6 @@ pub(super) struct Node {
     pub(super) left: u32,
     pub(super) right: u32,
     pub(super) rank: u8,
-}
-
-/// Ascending numbers in a tree of groups of 16: a search is a comparison with a group per level.
-#[derive(Clone, Debug)]
-pub(super) struct Search<K> {
-    /// Levels from the root, which is one group, to the numbers themselves, padded with [`Key::RIGHT`].
-    levels: Vec<Vec<[K; GROUP]>>,
-}
-
-impl<K: Key> Search<K> {
-    fn new(sorted: &[K]) -> Self {
-        let mut levels = Vec::new();
-        let mut level = sorted.to_vec();
-        loop {
-            // At least one pad: every key finds a place before the end of its group.
-            level.resize((level.len() + 1).next_multiple_of(GROUP), K::RIGHT);
-            let groups = level.as_chunks::<GROUP>().0.to_vec();
-            level = groups.iter().map(|group| group[GROUP - 1]).collect();
-            levels.push(groups);
-            if level.len() == 1 {
-                levels.reverse();
-                return Self { levels };
-            }
-            // The last group of the level below has a pad, so its maximum pads this one.
-            level.pop();
-        }
-    }
-
-    /// How many of the numbers are below each key; `count` says how many of a group are.
-    #[inline(always)]
-    fn ranks(&self, keys: &[K], ranks: &mut [u32], count: impl Fn(&[K; GROUP], K) -> u32) {
-        for (rank, &key) in ranks.iter_mut().zip(keys) {
-            *rank = self
-                .levels
-                .iter()
-                .fold(0, |group, level| group * GROUP as u32 + count(&level[group as usize], key));
-        }
-    }
-}
-
-/// A feature and the columns that look at its ranks.
-#[derive(Clone, Debug)]
-pub(super) struct Feature<K> {
-    feature: u32,
-    search: Search<K>,
-    targets: Vec<Target>,
-}
-
-/// A column of ranks: of a column's thresholds, those from `base` on.
-#[derive(Clone, Debug)]
-struct Target {
-    column: Column,
-    base: u32,
-    target: usize,
-}
-
-/// Fills the columns of a feature: `ranks` is `[columns, halves]`, where blocks have `halves` vectors of rows.
-pub(super) type Fill<K> = unsafe fn(&Feature<K>, Reader<'_>, Block, &mut [Line]);
-
-/// Rows that are evaluated together.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Block {
-    first: usize,
-    count: usize,
-    halves: usize,
-}
-
-#[inline(always)]
-pub(super) fn fill<K: Key>(
-    feature: &Feature<K>,
-    reader: Reader<'_>,
-    block: Block,
-    ranks: &mut [Line],
-    count: impl Fn(&[K; GROUP], K) -> u32,
-) {
-    let (mut values, mut keys, mut all) = ([0.0; 2 * LANES], [K::LEFT; 2 * LANES], [0; 2 * LANES]);
-    let rows = block.halves * LANES;
-    let values = &mut values[..rows];
-    reader.column(block.first, feature.feature as usize, &mut values[..block.count]);
-    keys.iter_mut().zip(&*values).for_each(|(key, &value)| *key = K::of(value));
-    feature.search.ranks(&keys[..block.count], &mut all, count);
-    for target in &feature.targets {
-        let lines = &mut ranks[target.target * block.halves..][..block.halves];
-        let all = all.as_chunks::<LANES>().0;
-        for ((line, ranks), values) in lines.iter_mut().zip(all).zip(values.as_chunks().0) {
-            for (out, rank) in line.0.iter_mut().zip(ranks) {
-                *out = rank.saturating_sub(target.base).min(SEGMENT) as u8;
-            }
-            clear_missing(target, values, line);
-        }
-    }
-}
-
-/// Ranks of missing values: below or above every threshold.
-#[inline(always)]
-fn clear_missing(target: &Target, values: &[f64; LANES], line: &mut Line) {
-    let missing = if target.column.missing_left { 0 } else { SEGMENT as u8 };
-    if values.iter().fold(false, |any, &value| any | target.column.is_missing(value)) {
-        for (out, &value) in line.0.iter_mut().zip(values) {
-            *out = if target.column.is_missing(value) { missing } else { *out };
-        }
-    }
 }
 
 /// Evaluates a tree: `ranks` is `[columns, halves]`, `slots` `[leaves and nodes, halves]` with the nodes of the tree
@@ -209,15 +96,15 @@ pub(super) fn add<S: Copy + std::ops::AddAssign>(
 pub(super) struct Kernels {
     pub(super) fill_i32: Fill<i32>,
     pub(super) fill_i64: Fill<i64>,
+    pub(super) fill_groups_i32: FillGroups<i32>,
+    pub(super) fill_groups_i64: FillGroups<i64>,
     pub(super) decide: [Decide; 2],
     /// For one and two halves and each depth from one on, where there is something faster than [`Decide`].
     pub(super) complete: Option<[[DecideComplete; MAX_DEPTH as usize]; 2]>,
+    /// Where few rows are faster with [`super::jumps`].
+    pub(super) follow: Option<Follow>,
     pub(super) add_f32: Add<f32>,
     pub(super) add_f64: Add<f64>,
-}
-
-fn count<K: Key>(group: &[K; GROUP], key: K) -> u32 {
-    group.iter().map(|&value| u32::from(value < key)).sum()
 }
 
 /// Inner loops of each instruction set; the last that this machine supports are used.
@@ -228,8 +115,15 @@ pub(super) static KERNELS: &[Variant<Kernels>] = &[
         run: Kernels {
             fill_i32: |feature, reader, block, ranks| fill(feature, reader, block, ranks, count),
             fill_i64: |feature, reader, block, ranks| fill(feature, reader, block, ranks, count),
+            fill_groups_i32: |features, reader, rows, groups| {
+                fill_groups(features, reader, rows, groups, count);
+            },
+            fill_groups_i64: |features, reader, rows, groups| {
+                fill_groups(features, reader, rows, groups, count);
+            },
             decide: [decide::<1>, decide::<2>],
             complete: None,
+            follow: None,
             add_f32: add,
             add_f64: add,
         },
@@ -238,31 +132,14 @@ pub(super) static KERNELS: &[Variant<Kernels>] = &[
     Variant { name: "avx2", isa: Isa::Avx2, run: x86::AVX2 },
     #[cfg(target_arch = "x86_64")]
     Variant { name: "avx512", isa: Isa::Avx512, run: x86::AVX512 },
+    #[cfg(target_arch = "x86_64")]
+    Variant { name: "avx512-vbmi", isa: Isa::Avx512Vbmi, run: x86::AVX512_VBMI },
 ];
-
-/// Keys that have a variant of [`Fill`].
-pub(super) trait LaneKey: Key {
-    fn fill(kernels: &Kernels) -> Fill<Self>;
-}
-
-impl LaneKey for i32 {
-    fn fill(kernels: &Kernels) -> Fill<Self> {
-        kernels.fill_i32
-    }
-}
-
-impl LaneKey for i64 {
-    fn fill(kernels: &Kernels) -> Fill<Self> {
-        kernels.fill_i64
-    }
-}
 
 /// A forest laid out for evaluating trees whole.
 #[derive(Clone, Debug)]
 pub(super) struct Lanes<K> {
-    features: Vec<Feature<K>>,
-    categories: Vec<(Column, usize)>,
-    columns: usize,
+    pub(super) ranks: Ranks<K>,
     nodes: Vec<Node>,
     complete: Vec<CompleteNode>,
     trees: Vec<LaneTree>,
@@ -270,6 +147,8 @@ pub(super) struct Lanes<K> {
     leaves: usize,
     /// Slots of nodes.
     splits: usize,
+    /// The same trees for few rows.
+    pub(super) jumps: Option<Jumps>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -281,7 +160,7 @@ struct LaneTree {
     complete: Option<(usize, u32)>,
 }
 
-impl<K: LaneKey> Lanes<K> {
+impl<K: RankKey> Lanes<K> {
     /// `None` when a tree has too many leaves, or all together too many columns.
     pub(super) fn new(forest: &Reference, columns: &Columns, places: &[Places]) -> Option<Self> {
         let splits = forest.trees.iter().map(|tree| tree.splits.len()).max()?;
@@ -289,33 +168,25 @@ impl<K: LaneKey> Lanes<K> {
             return None;
         }
         let mut lanes = Lanes {
-            features: features(forest, columns),
-            categories: Vec::new(),
-            columns: 0,
+            ranks: Ranks::new(forest, columns),
             nodes: Vec::with_capacity(columns.of_split.len()),
             complete: Vec::new(),
             trees: Vec::with_capacity(forest.trees.len()),
             leaves: places.iter().map(|places| places.count).max()?,
             splits,
+            jumps: None,
         };
-        let mut place = HashMap::new();
         let mut of_split = columns.of_split.as_slice();
         for (tree, places) in forest.trees.iter().zip(places) {
             let (own, rest) = of_split.split_at(tree.splits.len());
-            lanes.push(tree, columns, places, own, &mut place);
+            lanes.push(tree, columns, places, own);
             of_split = rest;
         }
-        (lanes.columns <= MAX_COLUMNS).then_some(lanes)
+        lanes.jumps = Jumps::new(&lanes);
+        (lanes.ranks.columns() <= MAX_COLUMNS).then_some(lanes)
     }
 
-    fn push(
-        &mut self,
-        tree: &Tree,
-        columns: &Columns,
-        places: &Places,
-        of_split: &[u32],
-        place: &mut HashMap<(u32, u32), usize>,
-    ) {
+    fn push(&mut self, tree: &Tree, columns: &Columns, places: &Places, of_split: &[u32]) {
         let start = self.nodes.len();
         let order = breadth_first(tree);
         let mut position = vec![0; order.len()];
@@ -325,35 +196,13 @@ impl<K: LaneKey> Lanes<K> {
             Child::Node(node) => self.leaves + position[node as usize],
         };
         for &index in &order {
-            let (split, number) = (&tree.splits[index], of_split[index]);
-            let column = &columns.list[number as usize];
-            let feature = self.features.binary_search_by_key(&split.feature, |f| f.feature);
-            let rank = match (&column.rule, feature) {
-                (Rule::Number { .. }, Ok(found)) => {
-                    let key = threshold_key::<K>(split);
-                    let mut rank = [0];
-                    self.features[found].search.ranks(&[key], &mut rank, count);
-                    rank[0]
-                }
-                _ => 0,
-            };
-            let target = *place.entry((number, rank / SEGMENT)).or_insert_with(|| {
-                let (column, target) = (column.clone(), self.columns);
-                self.columns += 1;
-                match (&column.rule, feature) {
-                    (Rule::Number { .. }, Ok(found)) => {
-                        let base = rank / SEGMENT * SEGMENT;
-                        self.features[found].targets.push(Target { column, base, target });
-                    }
-                    _ => self.categories.push((column, target)),
-                }
-                target
-            });
+            let split = &tree.splits[index];
+            let (target, rank) = self.ranks.of_split(split, columns, of_split[index]);
             self.nodes.push(Node {
                 column: offset(target),
                 left: offset(slot(split.left)),
                 right: offset(slot(split.right)),
-                rank: (rank % SEGMENT) as u8,
+                rank,
             });
         }
         let root = if tree.splits.is_empty() { 0 } else { self.leaves };
@@ -377,6 +226,40 @@ impl<K: LaneKey> Lanes<K> {
         first
     }
 
+    /// Number of trees.
+    pub(super) fn trees(&self) -> usize {
+        self.trees.len()
+    }
+
+    /// The nodes of a tree, completed where it is, each behind its parent.
+    pub(super) fn jumps(&self, tree: usize) -> Vec<Jump> {
+        let LaneTree { start, end, complete, .. } = self.trees[tree];
+        let Some((first, depth)) = complete else {
+            let child = |offset: u32| {
+                let slot = offset as usize / LANES;
+                match slot.checked_sub(self.leaves) {
+                    Some(node) => Child::Node(node as u32),
+                    None => Child::Leaf(slot as u32),
+                }
+            };
+            let jump = |node: &Node| {
+                let children = [node.left, node.right].map(child);
+                Jump { column: node.column as usize / LANES, rank: node.rank, children }
+            };
+            return self.nodes[start..end].iter().map(jump).collect();
+        };
+        let inner = (1 << depth) - 1;
+        let jump = |(index, node): (usize, &CompleteNode)| {
+            let child = |child: usize| match child.checked_sub(inner) {
+                None => Child::Node(child as u32),
+                Some(place) => Child::Leaf(place as u32),
+            };
+            let children = [1, 2].map(|right| child(2 * index + right));
+            Jump { column: node.offset as usize / LANES, rank: node.rank, children }
+        };
+        self.complete[first..first + inner].iter().enumerate().map(jump).collect()
+    }
+
     /// Takes `rows` rows from `first` on through all trees.
     pub(super) fn run(
         &self,
@@ -388,7 +271,7 @@ impl<K: LaneKey> Lanes<K> {
     ) {
         let halves = if rows <= LANES { 1 } else { 2 };
         let size = halves * LANES;
-        let stride = (self.columns * halves).max(1);
+        let stride = (self.ranks.columns() * halves).max(1);
         let blocks = (RANK_BYTES / (stride * LANES)).clamp(1, MAX_BLOCKS).min(rows.div_ceil(size));
         let mut ranks = vec![Line([0; LANES]); blocks * stride];
         let mut slots = Vec::with_capacity((self.leaves + self.splits) * halves);
@@ -405,33 +288,17 @@ impl<K: LaneKey> Lanes<K> {
             };
             let all: Vec<Block> = (0..blocks).map_while(block).collect();
             for (block, ranks) in all.iter().zip(ranks.chunks_exact_mut(stride)) {
-                self.fill(kernels, reader, *block, ranks);
+                self.ranks.fill(kernels, reader, *block, ranks);
             }
             for trees in self.stretches() {
                 for (block, ranks) in all.iter().zip(ranks.chunks_exact(stride)) {
-                    self.trees(kernels, trees.clone(), *block, ranks, &mut slots, sink);
+                    self.decide(kernels, trees.clone(), *block, ranks, &mut slots, sink);
                 }
             }
         }
     }
 
-    fn fill(&self, kernels: &Kernels, reader: Reader<'_>, block: Block, ranks: &mut [Line]) {
-        let fill = K::fill(kernels);
-        for feature in &self.features {
-            // SAFETY: kernels are chosen by what the machine supports.
-            unsafe { fill(feature, reader, block, ranks) };
-        }
-        for (column, target) in &self.categories {
-            let lines = ranks[target * block.halves..][..block.halves].iter_mut();
-            let bytes = lines.flat_map(|line| &mut line.0);
-            for (row, out) in bytes.take(block.count).enumerate() {
-                let value = reader.value(block.first + row, column.feature as usize);
-                *out = if column.key::<i32>(value) == i32::LEFT { 0 } else { SEGMENT as u8 };
-            }
-        }
-    }
-
-    fn trees(
+    fn decide(
         &self,
         kernels: &Kernels,
         trees: std::ops::Range<usize>,
@@ -447,7 +314,7 @@ impl<K: LaneKey> Lanes<K> {
             if let (Some((first, depth)), Some(decide)) = (complete, &kernels.complete) {
                 let nodes = &self.complete[first..first + (1 << depth) - 1];
                 let out = &mut slots[root * halves..][..halves];
-                // SAFETY: kernels are chosen by what the machine supports; columns are below `self.columns`, which is
+                // SAFETY: kernels are chosen by what the machine supports; columns are below `self.ranks.columns()`, which is
                 // the size of `ranks` in units of `halves` lines.
                 unsafe { decide[halves - 1][depth as usize - 1](nodes, ranks, out) };
             } else {
@@ -491,23 +358,4 @@ fn breadth_first(tree: &Tree) -> Vec<usize> {
         next += 1;
     }
     order
-}
-
-/// The features that are compared by size, with all their thresholds.
-fn features<K: Key>(forest: &Reference, columns: &Columns) -> Vec<Feature<K>> {
-    let splits = forest.trees.iter().flat_map(|tree| &tree.splits);
-    let numbers = splits
-        .zip(&columns.of_split)
-        .filter(|(_, column)| matches!(columns.list[**column as usize].rule, Rule::Number { .. }));
-    let mut keys: Vec<(u32, K)> =
-        numbers.map(|(split, _)| (split.feature, threshold_key(split))).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    let same = keys.chunk_by(|a, b| a.0 == b.0);
-    same.map(|keys| Feature {
-        feature: keys[0].0,
-        search: Search::new(&keys.iter().map(|key| key.1).collect::<Vec<_>>()),
-        targets: Vec::new(),
-    })
-    .collect()
 }

@@ -6,6 +6,7 @@
 use super::columns::{Columns, Reader};
 use super::lanes::{Add, KERNELS, Kernels, Lanes};
 use super::places::Places;
+use super::ranks::LANES;
 use super::reference::Reference;
 use super::sink::{LeafSink, Leaves, Sink, Sum, SumSink};
 use super::walk::Walk;
@@ -14,6 +15,8 @@ use crate::isa::select;
 
 /// Rows from which evaluating trees whole is faster than walking them.
 const MIN_LANE_ROWS: usize = 16;
+/// Rows up to which following jumps is faster than evaluating trees whole.
+const MAX_JUMP_ROWS: usize = 32;
 /// Rows of a pass where sums are turned from `[outputs, rows]` to `[rows, outputs]`.
 const CHUNK_ROWS: usize = 2048;
 
@@ -32,6 +35,7 @@ pub(super) enum Path {
 pub(super) enum Layout {
     Reference,
     Walk,
+    Jumps,
     Lanes,
 }
 
@@ -90,11 +94,15 @@ impl Layouts {
     }
 
     /// Whether the forest fits a layout.
-    #[cfg(test)]
     pub(super) fn has(&self, layout: Layout) -> bool {
         match layout {
             Layout::Reference => true,
             Layout::Walk => self.walk.is_some(),
+            Layout::Jumps => match &self.lanes {
+                Some(LaneLayout::Single(lanes)) => lanes.jumps.is_some(),
+                Some(LaneLayout::Double(lanes)) => lanes.jumps.is_some(),
+                None => false,
+            },
             Layout::Lanes => self.lanes.is_some(),
         }
     }
@@ -165,44 +173,60 @@ impl Pass<'_> {
     }
 
     fn run(&self, rows: Rows<'_>, count: usize, sink: &mut impl Sink) {
-        if count == 0 {
-            return;
-        }
         let (features, input) = (self.forest.features, self.forest.input);
         let reader = Reader { rows, features, input };
-        let mut first = 0;
-        if self.layout(count) == Layout::Lanes {
-            // Rows that are too few for a vector are walked instead.
-            let tail = match self.layout(count % super::lanes::LANES) {
-                Layout::Lanes => 0,
-                _ => count % super::lanes::LANES,
-            };
-            let kernels = self.kernels();
-            first = count - tail;
-            match &self.layouts.lanes {
-                Some(LaneLayout::Single(lanes)) => lanes.run(kernels, reader, 0, first, sink),
-                Some(LaneLayout::Double(lanes)) => lanes.run(kernels, reader, 0, first, sink),
-                None => first = 0,
+        // Rows that are too few for a vector are not evaluated whole.
+        let tail = match (self.layout(count), self.layout(count % LANES)) {
+            (Layout::Lanes, Layout::Lanes) => 0,
+            (Layout::Lanes, _) => count % LANES,
+            _ => 0,
+        };
+        for (first, rows) in [(0, count - tail), (count - tail, tail)] {
+            if rows > 0 {
+                self.part(self.layout(rows), reader, first, rows, sink);
             }
         }
-        self.rest(reader, first, count - first, sink);
     }
 
-    /// Rows that are not evaluated whole.
-    fn rest(&self, reader: Reader<'_>, first: usize, count: usize, sink: &mut impl Sink) {
-        let columns = &self.layouts.columns;
-        match (&self.layouts.walk, self.layout(count)) {
-            _ if count == 0 => {}
-            (Some(WalkLayout::Narrow(walk)), Layout::Walk) => {
-                walk.run(columns, reader, first, count, sink);
+    /// Rows in one layout.
+    fn part(
+        &self,
+        layout: Layout,
+        reader: Reader<'_>,
+        first: usize,
+        rows: usize,
+        sink: &mut impl Sink,
+    ) {
+        let Layouts { columns, walk, lanes, places, .. } = self.layouts;
+        let kernels = self.kernels();
+        match (layout, lanes, walk) {
+            (Layout::Lanes, Some(LaneLayout::Single(lanes)), _) => {
+                lanes.run(kernels, reader, first, rows, sink);
             }
-            (Some(WalkLayout::Wide(walk)), Layout::Walk) => {
-                walk.run(columns, reader, first, count, sink);
+            (Layout::Lanes, Some(LaneLayout::Double(lanes)), _) => {
+                lanes.run(kernels, reader, first, rows, sink);
             }
-            _ => self.forest.each(reader.rows, first..first + count, |tree, row, leaf| {
-                sink.one(tree, row, self.layouts.places[tree].of(leaf));
+            (Layout::Jumps, Some(LaneLayout::Single(lanes)), _) if self.jumps() => {
+                lanes.follow(kernels, reader, first, rows, sink);
+            }
+            (Layout::Jumps, Some(LaneLayout::Double(lanes)), _) if self.jumps() => {
+                lanes.follow(kernels, reader, first, rows, sink);
+            }
+            (Layout::Walk, _, Some(WalkLayout::Narrow(walk))) => {
+                walk.run(columns, reader, first, rows, sink);
+            }
+            (Layout::Walk, _, Some(WalkLayout::Wide(walk))) => {
+                walk.run(columns, reader, first, rows, sink);
+            }
+            _ => self.forest.each(reader.rows, first..first + rows, |tree, row, leaf| {
+                sink.one(tree, row, places[tree].of(leaf));
             }),
         }
+    }
+
+    /// Whether there are jumps and kernels that follow them.
+    fn jumps(&self) -> bool {
+        self.layouts.has(Layout::Jumps) && self.kernels().follow.is_some()
     }
 
     /// The layout for so many rows.
@@ -211,6 +235,7 @@ impl Pass<'_> {
         match self.path {
             #[cfg(test)]
             Path::Only(layout, _) => layout,
+            Path::Fastest if rows <= MAX_JUMP_ROWS && self.jumps() => Layout::Jumps,
             Path::Fastest if layouts.lanes.is_some() && rows >= MIN_LANE_ROWS => Layout::Lanes,
             Path::Fastest if layouts.walk.is_some() => Layout::Walk,
             Path::Fastest => Layout::Reference,

@@ -8,9 +8,13 @@ mod check;
 mod columns;
 #[cfg(target_arch = "x86_64")]
 mod complete_avx512;
+mod jumps;
+#[cfg(target_arch = "x86_64")]
+mod jumps_avx512;
 mod lanes;
 mod layouts;
 mod places;
+mod ranks;
 mod reference;
 mod sink;
 #[cfg(test)]

@@ -8,6 +8,21 @@ use super::reference::Reference;
 pub(super) trait Sink {
     /// The places of the leaves of consecutive rows in a tree.
     fn take(&mut self, tree: usize, first: usize, places: &[u32]);
+    /// The places of the leaves of a few consecutive rows in consecutive trees, `[trees, rows]`; there may be more
+    /// columns than rows.
+    fn stretch<const N: usize>(
+        &mut self,
+        tree: usize,
+        first: usize,
+        rows: usize,
+        places: &[[u32; N]],
+    ) {
+        for (tree, places) in (tree..).zip(places) {
+            for (row, &place) in (first..first + rows).zip(places) {
+                self.one(tree, row, place);
+            }
+        }
+    }
     /// The place of the leaf of one row in a tree.
     fn one(&mut self, tree: usize, row: usize, place: u32);
 }
@@ -102,6 +117,33 @@ impl<S: Sum> Sink for SumSink<'_, S> {
             // SAFETY: the kernel is one that the machine supports, and `places` are places of the tree.
             unsafe { (self.add)(sums, values, places, self.leaves.width, position) };
         }
+    }
+
+    fn stretch<const N: usize>(
+        &mut self,
+        tree: usize,
+        first: usize,
+        rows: usize,
+        places: &[[u32; N]],
+    ) {
+        if self.sums.len() > self.rows || self.leaves.width > 1 {
+            for (tree, places) in (tree..).zip(places) {
+                for (row, &place) in (first..first + rows).zip(places) {
+                    self.one(tree, row, place);
+                }
+            }
+            return;
+        }
+        // One output: the sums stay in registers.
+        let out = &mut self.sums[first..first + rows];
+        let mut sums = [S::of(0.0); N];
+        sums[..rows].copy_from_slice(out);
+        for (&(start, _), places) in self.leaves.trees[tree..].iter().zip(places) {
+            for (sum, &place) in sums.iter_mut().zip(places) {
+                *sum += self.leaves.values[start + place as usize];
+            }
+        }
+        out.copy_from_slice(&sums[..rows]);
     }
 
     #[inline(always)]

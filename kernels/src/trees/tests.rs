@@ -251,7 +251,7 @@ fn check_layouts(label: &str, forest: &Forest, rows: Rows<'_>, count: usize) {
     let want = answer(Path::Only(Layout::Reference, &KERNELS[0].run));
     assert_eq!(answer(Path::Fastest), want, "{label}, as chosen");
     for kernels in KERNELS.iter().filter(|kernels| kernels.isa.is_supported()) {
-        for layout in [Layout::Walk, Layout::Lanes] {
+        for layout in [Layout::Walk, Layout::Jumps, Layout::Lanes] {
             let got = answer(Path::Only(layout, &kernels.run));
             assert_eq!(got, want, "{label}, {layout:?} {}", kernels.name);
         }
@@ -308,4 +308,27 @@ fn small_trees_are_evaluated_whole_and_large_ones_walked() {
     let forest = random_forest(&mut words, shape);
     assert!(!forest.layouts.has(Layout::Lanes) && forest.layouts.has(Layout::Walk));
     check_layouts("deep", &forest, Rows::F64(&values), 5000);
+}
+
+#[test]
+fn jumps_take_one_or_two_vectors_of_nodes_and_of_columns() {
+    let mut words = Words::new(11);
+    for (max_splits, features) in [(64, 9), (64, 30), (128, 9), (128, 30)] {
+        let shape = Shape {
+            features,
+            outputs: 1,
+            vector_leaves: false,
+            input: Precision::Double,
+            sum: Precision::Double,
+            trees: 70,
+            max_splits,
+            categories: false,
+        };
+        let forest = random_forest(&mut words, shape);
+        assert!(forest.layouts.has(Layout::Jumps), "{max_splits} splits, {features} features");
+        for count in [1, 2, 3, 8, 31, 33, 70] {
+            let values: Vec<f64> = (0..features * count).map(|_| words.value()).collect();
+            check_layouts(&format!("{count} rows, {shape:?}"), &forest, Rows::F64(&values), count);
+        }
+    }
 }

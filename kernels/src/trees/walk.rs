@@ -142,14 +142,18 @@ impl<K: Key, L: Link> Walk<K, L> {
                     *key = column.key(reader.value(first + start + row, column.feature as usize));
                 }
             }
+            let large = self.nodes.len() * size_of::<Node<K, L>>() > LARGE;
             if count < CHAINS {
-                (0..count).for_each(|row| {
+                for row in 0..count {
                     let keys = &keys[row * width..(row + 1) * width];
-                    self.trees(keys, &mut |tree, leaf| sink.one(tree, first + start + row, leaf));
-                });
+                    if large {
+                        self.trees::<LARGE_CHAINS>(keys, first + start + row, sink);
+                    } else {
+                        self.trees::<CHAINS>(keys, first + start + row, sink);
+                    }
+                }
                 continue;
             }
-            let large = self.nodes.len() * size_of::<Node<K, L>>() > LARGE;
             for tree in 0..self.roots.len() {
                 if large && count >= FETCH_ROWS {
                     self.fetch(tree);
@@ -165,16 +169,12 @@ impl<K: Key, L: Link> Walk<K, L> {
     }
 
     /// The leaves of one row in all trees.
-    #[inline(always)]
-    fn trees(&self, keys: &[K], each: &mut impl FnMut(usize, u32)) {
+    fn trees<const CHAINS: usize>(&self, keys: &[K], row: usize, sink: &mut impl Sink) {
         assert!(keys.len() >= self.columns, "a key for each column");
         for (group, roots) in self.roots.chunks(CHAINS).enumerate() {
-            let at: [usize; CHAINS] =
-                std::array::from_fn(|chain| roots[chain.min(roots.len() - 1)]);
-            let ends = self.walk(at, keys, [0; CHAINS]);
-            for (chain, &end) in ends.iter().enumerate().take(roots.len()) {
-                each(group * CHAINS + chain, self.leaf[end]);
-            }
+            let at = std::array::from_fn(|chain| roots[chain.min(roots.len() - 1)]);
+            let places = self.walk::<CHAINS>(at, keys, [0; CHAINS]).map(|end| [self.leaf[end]]);
+            sink.stretch(group * CHAINS, row, 1, &places[..roots.len()]);
         }
     }
 

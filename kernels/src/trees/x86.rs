@@ -2,17 +2,23 @@
 //! are those, compiled for the instruction set.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::columns::Reader;
 use super::complete_avx512;
-use super::lanes::{Block, Feature, GROUP, Kernels, LANES, Line, Node, add, decide, fill};
+use super::jumps_avx512;
+use super::lanes::{Kernels, Node, add, decide};
+use super::ranks::{Block, Feature, GROUP, Group, LANES, Line, fill, fill_groups};
 
 /// With [`crate::isa::Isa::Avx2`].
 pub(super) const AVX2: Kernels = Kernels {
     fill_i32: fill_i32_avx2,
+    fill_groups_i32: fill_groups_i32_avx2,
     fill_i64: fill_i64_avx2,
+    fill_groups_i64: fill_groups_i64_avx2,
     decide: [decide_avx2::<1>, decide_avx2::<2>],
     complete: None,
+    follow: None,
     add_f32: add,
     add_f64: add,
 };
@@ -20,37 +26,73 @@ pub(super) const AVX2: Kernels = Kernels {
 /// With [`crate::isa::Isa::Avx512`].
 pub(super) const AVX512: Kernels = Kernels {
     fill_i32: fill_i32_avx512,
+    fill_groups_i32: fill_groups_i32_avx512,
     fill_i64: fill_i64_avx512,
+    fill_groups_i64: fill_groups_i64_avx512,
     decide: [decide_avx512::<1>, decide_avx512::<2>],
     complete: Some([complete_avx512::table::<1>(), complete_avx512::table::<2>()]),
+    follow: None,
     add_f32: add_f32_avx512,
     add_f64: add_f64_avx512,
 };
 
+/// With [`crate::isa::Isa::Avx512Vbmi`].
+pub(super) const AVX512_VBMI: Kernels = Kernels { follow: Some(jumps_avx512::FOLLOW), ..AVX512 };
+
+/// How many of a group are below a key.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
+fn count_i32_avx2(group: &[i32; GROUP], key: i32) -> u32 {
+    let key = _mm256_set1_epi32(key);
+    let [low, high] = [0, 8].map(|from| {
+        // SAFETY: eight of the sixteen numbers are behind `from`.
+        let group = unsafe { _mm256_loadu_si256(group.as_ptr().add(from).cast()) };
+        _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(key, group)))
+    });
+    (low | high << 8).count_ones()
+}
+
 #[target_feature(enable = "avx2,fma,f16c,popcnt")]
 fn fill_i32_avx2(feature: &Feature<i32>, reader: Reader<'_>, block: Block, ranks: &mut [Line]) {
-    fill(feature, reader, block, ranks, |group, key| {
-        let key = _mm256_set1_epi32(key);
-        let [low, high] = [0, 8].map(|from| {
-            // SAFETY: eight of the sixteen numbers are behind `from`.
-            let group = unsafe { _mm256_loadu_si256(group.as_ptr().add(from).cast()) };
-            _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(key, group)))
-        });
-        (low | high << 8).count_ones()
+    fill(feature, reader, block, ranks, |group, key| count_i32_avx2(group, key));
+}
+
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
+fn fill_groups_i32_avx2(
+    features: &[Feature<i32>],
+    reader: Reader<'_>,
+    rows: Range<usize>,
+    groups: &mut [Group],
+) {
+    fill_groups(features, reader, rows, groups, |group, key| count_i32_avx2(group, key));
+}
+
+/// How many of a group are below a key.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
+fn count_i64_avx2(group: &[i64; GROUP], key: i64) -> u32 {
+    let key = _mm256_set1_epi64x(key);
+    let masks = [0, 4, 8, 12].map(|from| {
+        // SAFETY: four of the sixteen numbers are behind `from`.
+        let group = unsafe { _mm256_loadu_si256(group.as_ptr().add(from).cast()) };
+        _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpgt_epi64(key, group))) << from
     });
+    masks.into_iter().fold(0, |all, mask| all | mask).count_ones()
 }
 
 #[target_feature(enable = "avx2,fma,f16c,popcnt")]
 fn fill_i64_avx2(feature: &Feature<i64>, reader: Reader<'_>, block: Block, ranks: &mut [Line]) {
-    fill(feature, reader, block, ranks, |group, key| {
-        let key = _mm256_set1_epi64x(key);
-        let masks = [0, 4, 8, 12].map(|from| {
-            // SAFETY: four of the sixteen numbers are behind `from`.
-            let group = unsafe { _mm256_loadu_si256(group.as_ptr().add(from).cast()) };
-            _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpgt_epi64(key, group))) << from
-        });
-        masks.into_iter().fold(0, |all, mask| all | mask).count_ones()
-    });
+    fill(feature, reader, block, ranks, |group, key| count_i64_avx2(group, key));
+}
+
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
+fn fill_groups_i64_avx2(
+    features: &[Feature<i64>],
+    reader: Reader<'_>,
+    rows: Range<usize>,
+    groups: &mut [Group],
+) {
+    fill_groups(features, reader, rows, groups, |group, key| count_i64_avx2(group, key));
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -63,26 +105,56 @@ fn decide_avx2<const HALVES: usize>(
     decide::<HALVES>(nodes, ranks, slots, nodes_from);
 }
 
+/// How many of a group are below a key.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
+fn count_i32_avx512(group: &[i32; GROUP], key: i32) -> u32 {
+    // SAFETY: sixteen numbers are read.
+    let group = unsafe { _mm512_loadu_si512(group.as_ptr().cast()) };
+    u32::from(_mm512_cmplt_epi32_mask(group, _mm512_set1_epi32(key))).count_ones()
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
 fn fill_i32_avx512(feature: &Feature<i32>, reader: Reader<'_>, block: Block, ranks: &mut [Line]) {
-    fill(feature, reader, block, ranks, |group: &[i32; GROUP], key| {
-        // SAFETY: sixteen numbers are read.
-        let group = unsafe { _mm512_loadu_si512(group.as_ptr().cast()) };
-        u32::from(_mm512_cmplt_epi32_mask(group, _mm512_set1_epi32(key))).count_ones()
-    });
+    fill(feature, reader, block, ranks, |group, key| count_i32_avx512(group, key));
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
+fn fill_groups_i32_avx512(
+    features: &[Feature<i32>],
+    reader: Reader<'_>,
+    rows: Range<usize>,
+    groups: &mut [Group],
+) {
+    fill_groups(features, reader, rows, groups, |group, key| count_i32_avx512(group, key));
+}
+
+/// How many of a group are below a key.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
+fn count_i64_avx512(group: &[i64; GROUP], key: i64) -> u32 {
+    let key = _mm512_set1_epi64(key);
+    // SAFETY: the first eight of sixteen numbers are read.
+    let low = unsafe { _mm512_loadu_si512(group.as_ptr().cast()) };
+    // SAFETY: the last eight of sixteen numbers are read.
+    let high = unsafe { _mm512_loadu_si512(group.as_ptr().add(8).cast()) };
+    let masks = [low, high].map(|group| u32::from(_mm512_cmplt_epi64_mask(group, key)));
+    (masks[0] | masks[1] << 8).count_ones()
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
 fn fill_i64_avx512(feature: &Feature<i64>, reader: Reader<'_>, block: Block, ranks: &mut [Line]) {
-    fill(feature, reader, block, ranks, |group: &[i64; GROUP], key| {
-        let key = _mm512_set1_epi64(key);
-        // SAFETY: the first eight of sixteen numbers are read.
-        let low = unsafe { _mm512_loadu_si512(group.as_ptr().cast()) };
-        // SAFETY: the last eight of sixteen numbers are read.
-        let high = unsafe { _mm512_loadu_si512(group.as_ptr().add(8).cast()) };
-        let masks = [low, high].map(|group| u32::from(_mm512_cmplt_epi64_mask(group, key)));
-        (masks[0] | masks[1] << 8).count_ones()
-    });
+    fill(feature, reader, block, ranks, |group, key| count_i64_avx512(group, key));
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
+fn fill_groups_i64_avx512(
+    features: &[Feature<i64>],
+    reader: Reader<'_>,
+    rows: Range<usize>,
+    groups: &mut [Group],
+) {
+    fill_groups(features, reader, rows, groups, |group, key| count_i64_avx512(group, key));
 }
 
 /// # Safety
