@@ -10,6 +10,7 @@ pub mod isa;
 pub mod layer_norm;
 pub mod logits;
 pub mod matrix;
+mod pages;
 pub mod pool;
 pub mod rms_norm;
 pub mod rope;

@@ -6,6 +6,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Deref;
 
 use crate::pool::{SharedMut, ThreadPool};
@@ -272,21 +273,32 @@ fn write<E: Element>(
         (SharedMut::new(pair.keys.as_mut_slice()), SharedMut::new(pair.values.as_mut_slice()));
     // Split by head and not by token: heads never share memory, whatever the slots.
     split_rows(pool, shape.kv_heads, slots.len() * head_dim * 4, &|heads| {
-        for (token, &slot) in slots.iter().enumerate() {
+        let place = |slot: u32, head: usize| {
             let (block, offset) =
                 (slot as usize / shape.block_size, slot as usize % shape.block_size);
+            let key = shape.key_tile(block, head, offset);
+            // SAFETY: the tile belongs to this head, each head to one part, and a part holds one place at a time.
+            let keys = unsafe { keys.slice(key..key + tile * head_dim) };
+            let value = shape.value_row(block, head, offset);
+            // SAFETY: as above, for the row.
+            (keys, unsafe { values.slice(value..value + head_dim) }, offset % tile)
+        };
+        for (token, &slot) in slots.iter().enumerate() {
             for head in heads.clone() {
-                let columns = head * head_dim..(head + 1) * head_dim;
-                let start = shape.key_tile(block, head, offset);
-                // SAFETY: the tile belongs to this head, and each head to one part.
-                let to = unsafe { keys.slice(start..start + tile * head_dim) };
-                for (column, &x) in to.chunks_exact_mut(tile).zip(&k.row(token)[columns.clone()]) {
-                    column[offset % tile] = E::narrow(x);
+                #[cfg(target_arch = "x86_64")]
+                if let Some(&next) = slots.get(token + 1) {
+                    // Nothing read these lines before: ask for them before they are written.
+                    let (keys, values, _) = place(next, head);
+                    super::x86::prefetch_lines(keys);
+                    super::x86::prefetch_lines(values);
                 }
-                let start = shape.value_row(block, head, offset);
-                // SAFETY: the row belongs to this head, and each head to one part.
-                let to = unsafe { values.slice(start..start + head_dim) };
-                for (to, &x) in to.iter_mut().zip(&v.row(token)[columns]) {
+                let columns = head * head_dim..(head + 1) * head_dim;
+                let (keys, values, lane) = place(slot, head);
+                for (column, &x) in keys.chunks_exact_mut(tile).zip(&k.row(token)[columns.clone()])
+                {
+                    column[lane] = E::narrow(x);
+                }
+                for (to, &x) in values.iter_mut().zip(&v.row(token)[columns]) {
                     *to = E::narrow(x);
                 }
             }
@@ -322,6 +334,11 @@ impl<E: Element> ZeroedBuffer<E> {
         if allocation.is_null() {
             handle_alloc_error(layout);
         }
+        // SAFETY: the allocation has as many bytes, and bytes that may be uninitialised are always valid.
+        let room = unsafe {
+            std::slice::from_raw_parts_mut(allocation.cast::<MaybeUninit<u8>>(), layout.size())
+        };
+        crate::pages::advise_huge(room);
         // SAFETY: at most `ALIGNMENT - 1` bytes on, and the allocation has `ALIGNMENT` more than `len` elements take.
         let start = unsafe { allocation.add(allocation.align_offset(ALIGNMENT)) }.cast();
         Self { allocation, layout, start, len, owned: PhantomData }

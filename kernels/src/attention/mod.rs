@@ -182,6 +182,18 @@ pub struct Unit<'a> {
     rows: usize,
     /// Positions of the split.
     split: Range<usize>,
+    /// End of the positions that the same thread reads of this sequence: past the split when it goes on.
+    end: usize,
+    /// What the same thread probably reads after `end`.
+    next: Option<Stretch<'a>>,
+}
+
+/// Keys and values of some positions of a sequence under one key head.
+#[derive(Clone, Debug)]
+pub(crate) struct Stretch<'a> {
+    table: &'a [u32],
+    kv_head: usize,
+    positions: Range<usize>,
 }
 
 impl Unit<'_> {
@@ -199,10 +211,14 @@ impl Unit<'_> {
 
     /// Block and offset of a position.
     fn place(&self, position: usize) -> (usize, usize) {
-        let size = self.cache.block_size();
-        // The size is a power of two; a division here would cost as much as the arithmetic of a key.
-        (self.table[position >> size.trailing_zeros()] as usize, position & (size - 1))
+        place(self.cache.block_size(), self.table, position)
     }
+}
+
+/// Block and offset of a position.
+fn place(block_size: usize, table: &[u32], position: usize) -> (usize, usize) {
+    // The size is a power of two; a division here would cost as much as the arithmetic of a key.
+    (table[position >> block_size.trailing_zeros()] as usize, position & (block_size - 1))
 }
 
 /// Packed queries and the partial result of a unit. Rows of `q` and `out` are as wide as the cache's value rows.

@@ -8,7 +8,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{
-    AttentionSeq, AttentionSpec, KvCache, Partial, PartialAttention, SCORE_STRIDE, SPLIT, Unit,
+    AttentionSeq, AttentionSpec, KvCache, Partial, PartialAttention, SCORE_STRIDE, SPLIT, Stretch,
+    Unit,
 };
 use crate::pool::{SharedMut, ThreadPool};
 use crate::rows::Rows;
@@ -221,12 +222,14 @@ impl Context<'_> {
         self.share_out(pool, threads, jobs, workers, &|job, worker| {
             // The last tiles of a chunk see the most keys: they go first.
             let (tile, head) = self.job(jobs - 1 - job);
+            // The other threads claim a job each before this one claims again.
+            let next = (jobs - 1 - job).checked_sub(threads).map(|next| self.job(next));
             let rows = tile.tokens * self.sizes.group;
             self.pack(&tile, head, worker.q);
             let state = self.sizes.state(rows);
             clear(&mut worker.merged[..state], rows);
             for split in 0..tile.splits {
-                self.run_split(&tile, head, split, worker);
+                self.run_split((&tile, head), split, next.as_ref(), worker);
                 merge(&mut worker.merged[..state], &mut worker.split[..state], rows);
             }
             self.write(&tile, head, &mut worker.merged[..state]);
@@ -251,7 +254,7 @@ impl Context<'_> {
             let tile = self.tiles[after - 1];
             let state = self.sizes.state(tile.tokens * self.sizes.group);
             self.pack(&tile, head, worker.q);
-            self.run_split(&tile, head, split_of_all - tile.splits_before, worker);
+            self.run_split((&tile, head), split_of_all - tile.splits_before, None, worker);
             // SAFETY: each index has a place of its own, and is handed out once.
             let place = unsafe { shared.slice(index * stride..index * stride + state) };
             place.copy_from_slice(&worker.split[..state]);
@@ -322,19 +325,36 @@ impl Context<'_> {
         }
     }
 
-    fn run_split(&self, tile: &Tile, kv_head: usize, split: usize, worker: &mut Worker<'_>) {
+    /// The blocks of a tile's sequence.
+    fn table(&self, tile: &Tile) -> &[u32] {
         let seq = &self.step.seqs[tile.seq];
-        let table = &self.step.block_tables[seq.table_start as usize..][..seq.table_len as usize];
+        &self.step.block_tables[seq.table_start as usize..][..seq.table_len as usize]
+    }
+
+    /// Computes a split of the keys of a job, whose tile ends at position `tile.position + tile.tokens`.
+    fn run_split(
+        &self,
+        (tile, kv_head): (&Tile, usize),
+        split: usize,
+        next: Option<&(Tile, usize)>,
+        worker: &mut Worker<'_>,
+    ) {
         let rows = tile.tokens * self.sizes.group;
         let start = (tile.first_split + split) * SPLIT;
         let unit = Unit {
             spec: self.step.spec,
             cache: self.step.cache,
-            table,
+            table: self.table(tile),
             kv_head,
             position: tile.position,
             rows,
             split: start..start + SPLIT,
+            end: tile.position + tile.tokens,
+            next: next.map(|(tile, kv_head)| Stretch {
+                table: self.table(tile),
+                kv_head: *kv_head,
+                positions: self.step.spec.visible(tile.position).start..tile.position + tile.tokens,
+            }),
         };
         let (max, sum, out) = parts(&mut worker.split[..self.sizes.state(rows)], rows);
         let (scores, rescale) = (&mut *worker.scores, &mut *worker.rescale);

@@ -8,7 +8,7 @@ use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::ops::Range;
 
 use super::cache::{Element, Pair, Shape, Store};
-use super::{KEY_TILE, Partial, SCORE_STRIDE, Unit};
+use super::{KEY_TILE, Partial, SCORE_STRIDE, Unit, place};
 use crate::simd::{Simd, exp, instantiate, tanh};
 
 /// Up to so many packed queries wait for memory and not for arithmetic: a decode.
@@ -48,19 +48,41 @@ fn run<S: Simd, E: Element>(simd: S, unit: &Unit<'_>, pair: &Pair<E>, partial: &
     }
 }
 
-/// Asks for the keys and values of a tile of positions to be brought near.
+/// Asks for the keys and values that are read [`AHEAD`] positions after `position`, a multiple of the tile of keys, to
+/// be brought near: of this sequence, or of what comes after it.
 #[inline(always)]
-fn prefetch<E: Element>(unit: &Unit<'_>, pair: &Pair<E>, position: usize) {
+fn prefetch_after<E: Element>(unit: &Unit<'_>, pair: &Pair<E>, position: usize) {
+    let lanes = unit.cache.shape().tile();
+    let (position, end) = (position + AHEAD, unit.end.next_multiple_of(lanes));
+    if position < end {
+        prefetch(unit, pair, unit.table, unit.kv_head, position);
+    } else if let Some(next) = &unit.next {
+        let position = next.positions.start / lanes * lanes + (position - end);
+        if position < next.positions.end {
+            prefetch(unit, pair, next.table, next.kv_head, position);
+        }
+    }
+}
+
+#[inline(always)]
+fn prefetch<E: Element>(
+    unit: &Unit<'_>,
+    pair: &Pair<E>,
+    table: &[u32],
+    kv_head: usize,
+    position: usize,
+) {
     let shape = unit.cache.shape();
-    let (block, offset) = unit.place(position);
-    let keys = &pair.keys[shape.key_tile(block, unit.kv_head, offset)..];
-    let values = &pair.values[shape.value_row(block, unit.kv_head, offset)..];
+    let (block, offset) = place(shape.block_size, table, position);
+    let keys = &pair.keys[shape.key_tile(block, kv_head, offset)..];
+    let values = &pair.values[shape.value_row(block, kv_head, offset)..];
     prefetch_lines(&keys[..shape.tile() * shape.head_dim]);
     prefetch_lines(&values[..shape.tile() * shape.value_width()]);
 }
 
+/// Asks for the cache lines of `data`.
 #[inline(always)]
-fn prefetch_lines<E: Element>(data: &[E]) {
+pub(super) fn prefetch_lines<E: Element>(data: &[E]) {
     for line in data.chunks(64 / size_of::<E>()) {
         // SAFETY: a prefetch reads nothing that the program can see, and the address is that of a slice.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
@@ -79,11 +101,10 @@ fn score_tile<S: Simd, E: Element>(
 ) {
     let shape = unit.cache.shape();
     let lanes = shape.tile();
-    // Many rows hide the latency of memory behind arithmetic.
-    let ahead = if unit.rows <= FEW_ROWS { unit.keys().end } else { 0 };
     for position in (tile.start / lanes * lanes..tile.end).step_by(lanes) {
-        if position + AHEAD < ahead {
-            prefetch(unit, pair, position + AHEAD);
+        // Many rows hide the latency of memory behind arithmetic.
+        if unit.rows <= FEW_ROWS {
+            prefetch_after(unit, pair, position);
         }
         let (block, offset) = unit.place(position);
         let start = shape.key_tile(block, unit.kv_head, offset);

@@ -172,10 +172,13 @@ fn transpose(x: &[f32], rows: usize, to: &mut [f32]) {
     }
 }
 
-/// `[rows][cols]` to quantised `[cols / 32][rows]`.
+/// `[rows][cols]` to quantised `[cols / 32][rows]`, by every variant with the same bits.
 fn quantise(x: &[f32], rows: usize, to: &mut [QuantX]) {
     #[cfg(target_arch = "x86_64")]
-    if crate::isa::Isa::Avx2.is_supported() {
+    if crate::isa::Isa::Avx512.is_supported() {
+        // SAFETY: the processor has AVX-512, as just asked.
+        return unsafe { super::x86_avx512::quantise(x, rows, to) };
+    } else if crate::isa::Isa::Avx2.is_supported() {
         // SAFETY: the processor has AVX2, as just asked.
         return unsafe { quantise_avx2(x, rows, to) };
     }
@@ -204,13 +207,13 @@ fn quantise_portable(x: &[f32], rows: usize, to: &mut [QuantX]) {
 const ROUND: f32 = 12_582_912.0;
 
 /// Quants of the largest element of a block: 127 in the high byte, 0 in the low one.
-const STEPS: f32 = 32512.0;
+pub(super) const STEPS: f32 = 32512.0;
 
 /// Below this a block counts as zero: the reciprocal of its scale would overflow.
-const SMALLEST: f32 = 1e-35;
+pub(super) const SMALLEST: f32 = 1e-35;
 
 #[inline(always)]
-fn quantise_block(x: &[f32; BLOCK]) -> QuantX {
+pub(super) fn quantise_block(x: &[f32; BLOCK]) -> QuantX {
     // The bits of absolute values order like the values, infinity and then NaN above all.
     let largest = x.iter().fold(0, |largest, v| largest.max(v.to_bits() & 0x7fff_ffff));
     let largest = f32::from_bits(largest);
@@ -246,4 +249,35 @@ fn quads(bytes: &[i32; BLOCK]) -> [i32; BLOCK / 4] {
         *quad = q[0] & 255 | (q[1] & 255) << 8 | (q[2] & 255) << 16 | q[3] << 24;
     }
     quads
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::values;
+
+    #[test]
+    fn every_variant_quantises_to_the_same_bits() {
+        let (rows, cols) = (5, 96);
+        let mut x = values(3, rows * cols);
+        // Blocks of halves of a step, of nothing, of hardly anything, of the largest, of no number.
+        x[..32].iter_mut().zip(0..).for_each(|(x, i)| *x = (i as f32 - 15.5) * 0.5);
+        x[31] = STEPS;
+        x[32..64].fill(0.0);
+        x[64..96].fill(SMALLEST * 0.5);
+        x[100] = f32::MAX;
+        x[130] = f32::NAN;
+        x[170] = f32::NEG_INFINITY;
+        x[200] = -1e30;
+        let (mut expected, mut got) = (vec![QuantX::default(); 15], vec![QuantX::default(); 15]);
+        quantise_portable(&x, rows, &mut expected);
+        quantise(&x, rows, &mut got);
+        for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
+            let bits = |x: &QuantX| {
+                let scales = (x.scale.to_bits(), x.weighted_sum.to_bits());
+                (x.high, x.low, scales, x.minus_128, x.minus_8)
+            };
+            assert_eq!(bits(got), bits(expected), "block {index}");
+        }
+    }
 }

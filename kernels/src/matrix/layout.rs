@@ -275,7 +275,7 @@ impl PackedMatrixBuilder {
         if lines.try_reserve_exact(count).is_err() {
             return Err(PackError::Shape { dtype: name, rows, cols });
         }
-        advise_huge_pages(&mut lines);
+        crate::pages::advise_huge(lines.spare_capacity_mut());
         lines.resize(count, Line([0; 64]));
         Ok(PackedMatrixBuilder { matrix: PackedMatrix { dtype, rows, cols, lines }, filled: 0 })
     }
@@ -326,26 +326,6 @@ impl PackedMatrixBuilder {
         self.filled += 1;
     }
 }
-
-/// Asks for huge pages under the still untouched room of `lines`: products read weights from front
-/// to back, and small pages cost a page walk each 4 KiB and a fault each at load.
-#[cfg(target_os = "linux")]
-fn advise_huge_pages(lines: &mut Vec<Line>) {
-    const HUGE: usize = 2 << 20;
-    let room = lines.spare_capacity_mut();
-    let bytes = size_of_val(room);
-    let skip = room.as_ptr().cast::<u8>().align_offset(HUGE);
-    if cfg!(miri) || bytes < skip.saturating_add(HUGE) {
-        return;
-    }
-    let start = room.as_mut_ptr().wrapping_byte_add(skip);
-    // SAFETY: the range lies within our own allocation, and the advice changes no contents. A
-    // refusal (an error code) leaves small pages, which is as correct.
-    unsafe { libc::madvise(start.cast(), (bytes - skip) / HUGE * HUGE, libc::MADV_HUGEPAGE) };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn advise_huge_pages(_: &mut Vec<Line>) {}
 
 /// Writes `value` as the `index`-th item of its size.
 fn put<const N: usize>(lines: &mut [Line], index: usize, value: [u8; N]) {

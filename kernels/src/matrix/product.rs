@@ -46,6 +46,8 @@ pub struct Tile<'a> {
     pub(crate) floats: &'a [f32],
     /// `[cols / 32][rows]`; empty for float weights.
     pub(crate) quants: &'a [QuantX],
+    /// Lines of the next panel that this call asks for while it computes; empty where memory is the limit anyway.
+    pub(crate) next: &'a [Line],
 }
 
 /// Writes the sums of a tile: one row of 32 per token.
@@ -62,6 +64,9 @@ const MIN_PART_BYTES: usize = 24 << 10;
 
 /// Bytes of activations that stay in the second-level cache while panels stream by.
 const CACHED_INPUT_BYTES: usize = 384 << 10;
+
+/// From so many tokens on arithmetic is the limit, and a panel can be fetched while the one before is computed.
+const PREFETCH_TOKENS: usize = 4;
 
 /// Tasks per thread with many tokens, so that a slow thread is helped out.
 const TASKS_PER_THREAD: usize = 4;
@@ -125,15 +130,32 @@ struct Product<'a> {
     accumulate: bool,
 }
 
+/// A tile: the panel within its matrix, the first column of that matrix in the output, the row block.
+struct Place {
+    panel: usize,
+    column: usize,
+    block: usize,
+}
+
 impl Product<'_> {
     /// Computes the panels `panels` (counted through all matrices) for the row blocks `blocks`.
     fn run(&self, blocks: Range<usize>, panels: Range<usize>) {
         let (mut first, mut column) = (0, self.offset);
+        let mut sums = [[0.0; WIDTH]; ROWS];
         for &(matrix, bias) in self.parts {
             let end = first + matrix.panels();
-            for panel in panels.start.max(first)..panels.end.min(end) {
+            let range = panels.start.max(first)..panels.end.min(end);
+            for panel in range.clone() {
+                let next = match panel + 1 {
+                    next if self.input.tokens >= PREFETCH_TOKENS && next < range.end => {
+                        matrix.panel(next - first)
+                    }
+                    _ => &[],
+                };
                 for block in blocks.clone() {
-                    self.tile(matrix, bias, panel - first, column, block);
+                    let part = part_range(next.len(), blocks.len(), block - blocks.start);
+                    let place = Place { panel: panel - first, column, block };
+                    self.tile((matrix, bias), place, &next[part], &mut sums);
                 }
             }
             (first, column) = (end, column + matrix.rows());
@@ -142,11 +164,10 @@ impl Product<'_> {
 
     fn tile(
         &self,
-        matrix: &PackedMatrix,
-        bias: Option<&[f32]>,
-        panel: usize,
-        column: usize,
-        block: usize,
+        (matrix, bias): Part<'_>,
+        Place { panel, column, block }: Place,
+        next: &[Line],
+        sums: &mut [[f32; WIDTH]; ROWS],
     ) {
         let rows = self.input.rows(block);
         let quantised = matrix.dtype().is_quantised();
@@ -156,8 +177,8 @@ impl Product<'_> {
             rows: rows.len(),
             floats: if quantised { &[] } else { self.input.floats(rows.clone()) },
             quants: if quantised { self.input.quants(rows.clone()) } else { &[] },
+            next,
         };
-        let mut sums = [[0.0; WIDTH]; ROWS];
         let sums = &mut sums[..rows.len()];
         // SAFETY: variants are chosen among those whose instruction set is supported.
         unsafe { (self.run)(&tile, sums) };

@@ -3,14 +3,14 @@
 
 use std::arch::x86_64::*;
 
-use super::input::QuantX;
-use super::layout::{Line, WIDTH, WeightType};
+use super::input::{QuantX, SMALLEST, STEPS, quantise_block};
+use super::layout::{BLOCK, Line, WIDTH, WeightType};
 use super::product::{Sums, Tile};
 use super::x86_avx2;
 
-/// Rows of the register tile of quantised weights: each takes 4 integer and 2 float accumulators, and
-/// a fourth row would spill (measured: a third of the speed).
-const QUANT_ROWS: usize = 3;
+/// Rows of the register tile of quantised weights: each takes 4 integer accumulators. The float sums stay in memory,
+/// where they are met once in 32 steps.
+const QUANT_ROWS: usize = 4;
 
 const F32: u8 = 0;
 const F16: u8 = 1;
@@ -154,8 +154,9 @@ fn quantised<const KIND: u8>(tile: &Tile<'_>, sums: &mut Sums) {
     let halves = tile.rows.div_ceil(QUANT_ROWS);
     for half in 0..halves {
         let rows = crate::pool::part_range(tile.rows, halves, half);
-        let x = Columns { quants: tile.quants, rows: tile.rows, first: rows.start };
-        with_rows!(rows.len(), quantised_rows::<KIND>(tile.panel, x, &mut sums[rows]), 1 2 3);
+        let next = &tile.next[crate::pool::part_range(tile.next.len(), halves, half)];
+        let x = Columns { quants: tile.quants, rows: tile.rows, first: rows.start, next };
+        with_rows!(rows.len(), quantised_rows::<KIND>(tile.panel, x, &mut sums[rows]), 1 2 3 4);
     }
 }
 
@@ -164,6 +165,8 @@ struct Columns<'a> {
     quants: &'a [QuantX],
     rows: usize,
     first: usize,
+    /// Lines to ask for meanwhile.
+    next: &'a [Line],
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
@@ -172,13 +175,19 @@ fn quantised_rows<const KIND: u8, const ROWS: usize>(
     x: Columns<'_>,
     sums: &mut Sums,
 ) {
-    let mut acc = [[_mm512_setzero_ps(); 2]; ROWS];
+    let Some(sums) = sums.first_chunk_mut::<ROWS>() else { unreachable!("rows of a block") };
+    sums.fill([0.0; WIDTH]);
     let lines = match KIND {
         Q8_0 => WeightType::Q8_0.step().1,
         Q4_0 => WeightType::Q4_0.step().1,
         _ => WeightType::Q4_1.step().1,
     };
+    let steps = panel.len() / lines;
+    let mut next = x.next.chunks(x.next.len().div_ceil(steps.max(1)).max(1));
     for (lines, xs) in panel.chunks_exact(lines).zip(x.quants.chunks_exact(x.rows)) {
+        for line in next.next().into_iter().flatten() {
+            _mm_prefetch::<_MM_HINT_T0>(line.0.as_ptr().cast());
+        }
         let Some(xs) = xs[x.first..].first_chunk::<ROWS>() else { unreachable!("rows of a block") };
         let dots = match KIND {
             Q8_0 => dot_bytes(&lines[1..], xs),
@@ -186,20 +195,21 @@ fn quantised_rows<const KIND: u8, const ROWS: usize>(
             _ => dot_nibbles(&lines[2..], xs, [0; ROWS]),
         };
         let scales = widen_f16(&lines[0]);
-        for ((acc, dots), x) in acc.iter_mut().zip(dots).zip(xs) {
-            let x_scale = _mm512_set1_ps(x.scale);
-            for column in 0..2 {
+        let minimums = if KIND == Q4_1 { widen_f16(&lines[1]) } else { scales };
+        for ((sums, dots), x) in sums.iter_mut().zip(dots).zip(xs) {
+            let (x_scale, x_sum) = (_mm512_set1_ps(x.scale), _mm512_set1_ps(x.weighted_sum));
+            for (column, sums) in sums.as_chunks_mut::<16>().0.iter_mut().enumerate() {
                 let scale = _mm512_mul_ps(scales[column], x_scale);
-                acc[column] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[column]), scale, acc[column]);
+                // SAFETY: 16 floats are 64 readable and writable bytes.
+                let mut sum = unsafe { _mm512_loadu_ps(sums.as_ptr()) };
+                sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[column]), scale, sum);
+                if KIND == Q4_1 {
+                    sum = _mm512_fmadd_ps(x_sum, minimums[column], sum);
+                }
+                // SAFETY: as above.
+                unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), sum) };
             }
         }
-        if KIND == Q4_1 {
-            let minimums = widen_f16(&lines[1]);
-            add_products(&mut acc, minimums, &xs.each_ref().map(|x| x.weighted_sum));
-        }
-    }
-    for (sums, acc) in sums.iter_mut().zip(acc) {
-        store(sums, acc);
     }
 }
 
@@ -266,4 +276,52 @@ fn join_dots<const ROWS: usize>(dots: Dots<ROWS>) -> [[__m512i; 2]; ROWS] {
     dots.map(|[high, low]| {
         [0, 1].map(|column| _mm512_add_epi32(_mm512_slli_epi32::<8>(high[column]), low[column]))
     })
+}
+
+/// `[rows][cols]` to quantised `[cols / 32][rows]`: [`quantise_block`] with the same roundings.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn quantise(x: &[f32], rows: usize, to: &mut [QuantX]) {
+    let cols = x.len() / rows;
+    for (row, values) in x.chunks_exact(cols).enumerate() {
+        for (values, to) in values.as_chunks::<BLOCK>().0.iter().zip(to.chunks_exact_mut(rows)) {
+            quantise_one(values, &mut to[row]);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn quantise_one(values: &[f32; BLOCK], to: &mut QuantX) {
+    let halves = values.as_chunks::<16>().0;
+    // SAFETY: 16 floats are 64 readable bytes.
+    let x = [0, 1].map(|half| unsafe { _mm512_loadu_ps(halves[half].as_ptr()) });
+    let sign = _mm512_set1_epi32(i32::MAX);
+    let bits = x.map(|x| _mm512_and_si512(_mm512_castps_si512(x), sign));
+    let largest = f32::from_bits(_mm512_reduce_max_epu32(_mm512_max_epu32(bits[0], bits[1])));
+    if !(SMALLEST..=f32::MAX).contains(&largest) {
+        *to = quantise_block(values);
+        return;
+    }
+    let inverse = _mm512_set1_ps(STEPS / largest);
+    let quants = x.map(|x| _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse)));
+    let high = quants.map(|q| _mm512_srai_epi32::<8>(_mm512_add_epi32(q, _mm512_set1_epi32(128))));
+    let low = [0, 1].map(|half| {
+        let low = _mm512_sub_epi32(quants[half], _mm512_slli_epi32::<8>(high[half]));
+        _mm512_max_epi32(low, _mm512_set1_epi32(-127))
+    });
+    for half in 0..2 {
+        let [high, low] = [high[half], low[half]].map(|bytes| _mm512_cvtepi32_epi8(bytes));
+        let [to_high, to_low] = [&mut to.high, &mut to.low]
+            .map(|bytes| bytes.as_chunks_mut::<4>().0[half].as_mut_ptr());
+        // SAFETY: 4 words are 16 writable bytes.
+        unsafe {
+            _mm_storeu_si128(to_high.cast(), high);
+            _mm_storeu_si128(to_low.cast(), low);
+        }
+    }
+    let sums = [0, 1].map(|half| _mm512_add_epi32(_mm512_slli_epi32::<8>(high[half]), low[half]));
+    let sum = _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1]));
+    to.scale = largest / STEPS;
+    to.weighted_sum = to.scale * sum as f32;
+    (to.minus_128, to.minus_8) = (-128 * sum, -8 * sum);
 }
