@@ -19,7 +19,7 @@ use crate::rows::Rows;
 const MAX_ROWS: usize = 32;
 
 /// Multiplications below which a step stays on the calling thread: about 5 microseconds.
-const PARALLEL_WORK: usize = 128 * 1024;
+const PARALLEL_WORK: usize = 32 * 1024;
 
 /// Splits of one step that may be kept apart for merging; beyond, jobs run their splits one after the other.
 const MAX_APART: usize = 1024;

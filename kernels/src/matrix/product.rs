@@ -46,7 +46,8 @@ pub struct Tile<'a> {
     pub(crate) floats: &'a [f32],
     /// `[cols / 32][rows]`; empty for float weights.
     pub(crate) quants: &'a [QuantX],
-    /// Lines of the next panel that this call asks for while it computes; empty where memory is the limit anyway.
+    /// Lines of the next panel that this call asks for while it computes: the processor alone looks less far ahead
+    /// than memory is away, with one token as with many (measured: 375 to 515 tokens/s of one stream).
     pub(crate) next: &'a [Line],
 }
 
@@ -64,9 +65,6 @@ const MIN_PART_BYTES: usize = 24 << 10;
 
 /// Bytes of activations that stay in the second-level cache while panels stream by.
 const CACHED_INPUT_BYTES: usize = 384 << 10;
-
-/// From so many tokens on arithmetic is the limit, and a panel can be fetched while the one before is computed.
-const PREFETCH_TOKENS: usize = 4;
 
 /// Tasks per thread with many tokens, so that a slow thread is helped out.
 const TASKS_PER_THREAD: usize = 4;
@@ -147,9 +145,7 @@ impl Product<'_> {
             let range = panels.start.max(first)..panels.end.min(end);
             for panel in range.clone() {
                 let next = match panel + 1 {
-                    next if self.input.tokens >= PREFETCH_TOKENS && next < range.end => {
-                        matrix.panel(next - first)
-                    }
+                    next if next < range.end => matrix.panel(next - first),
                     _ => &[],
                 };
                 for block in blocks.clone() {
