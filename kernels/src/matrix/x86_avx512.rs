@@ -46,6 +46,24 @@ pub(crate) fn tile_vnni(tile: &Tile<'_>, sums: &mut Sums) {
     }
 }
 
+/// The lines of the next panel, asked for in equal parts while the steps of this one are computed.
+struct Next<'a>(std::slice::Chunks<'a, Line>);
+
+impl<'a> Next<'a> {
+    fn new(lines: &'a [Line], steps: usize) -> Next<'a> {
+        Next(lines.chunks(lines.len().div_ceil(steps.max(1)).max(1)))
+    }
+
+    /// Asks for the part of one step.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn ask(&mut self) {
+        for line in self.0.next().into_iter().flatten() {
+            _mm_prefetch::<_MM_HINT_T0>(line.0.as_ptr().cast());
+        }
+    }
+}
+
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load(line: &Line) -> __m512i {
@@ -86,29 +104,35 @@ macro_rules! with_rows {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn float<const KIND: u8>(tile: &Tile<'_>, sums: &mut Sums) {
-    with_rows!(tile.rows, float_rows::<KIND>(tile.panel, tile.floats, sums),
+    with_rows!(tile.rows, float_rows::<KIND>(tile, sums),
         1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn float_rows<const KIND: u8, const ROWS: usize>(panel: &[Line], x: &[f32], sums: &mut Sums) {
+fn float_rows<const KIND: u8, const ROWS: usize>(tile: &Tile<'_>, sums: &mut Sums) {
     let mut acc = [[_mm512_setzero_ps(); 2]; ROWS];
-    let x = x.as_chunks::<ROWS>().0;
+    let (panel, x) = (tile.panel, tile.floats.as_chunks::<ROWS>().0);
+    let mut next = Next::new(tile.next, panel.len().div_ceil(2));
     match KIND {
         F32 => {
             for (lines, x) in panel.as_chunks::<2>().0.iter().zip(x) {
+                next.ask();
                 let weights = lines.each_ref().map(|line| _mm512_castsi512_ps(load(line)));
                 add_products(&mut acc, weights, x);
             }
         }
         F16 => {
-            for (line, x) in panel.iter().zip(x) {
-                add_products(&mut acc, widen_f16(line), x);
+            for (lines, x) in panel.chunks(2).zip(x.chunks(2)) {
+                next.ask();
+                for (line, x) in lines.iter().zip(x) {
+                    add_products(&mut acc, widen_f16(line), x);
+                }
             }
         }
         _ => {
             let (lines, (pairs, last)) = (panel.as_chunks::<2>().0, x.as_chunks::<2>());
             for (lines, [even, odd]) in lines.iter().zip(pairs) {
+                next.ask();
                 let words = lines.each_ref().map(|line| load(line));
                 add_products(&mut acc, even_bf16(words), even);
                 add_products(&mut acc, odd_bf16(words), odd);
@@ -182,12 +206,9 @@ fn quantised_rows<const KIND: u8, const ROWS: usize>(
         Q4_0 => WeightType::Q4_0.step().1,
         _ => WeightType::Q4_1.step().1,
     };
-    let steps = panel.len() / lines;
-    let mut next = x.next.chunks(x.next.len().div_ceil(steps.max(1)).max(1));
+    let mut next = Next::new(x.next, panel.len() / lines);
     for (lines, xs) in panel.chunks_exact(lines).zip(x.quants.chunks_exact(x.rows)) {
-        for line in next.next().into_iter().flatten() {
-            _mm_prefetch::<_MM_HINT_T0>(line.0.as_ptr().cast());
-        }
+        next.ask();
         let Some(xs) = xs[x.first..].first_chunk::<ROWS>() else { unreachable!("rows of a block") };
         let dots = match KIND {
             Q8_0 => dot_bytes(&lines[1..], xs),
