@@ -27,6 +27,9 @@ ROW = [0.5, -1.0, 0.25, 2.0]
 JSON = {"content-type": "application/json"}
 TIMEOUT_SECONDS = 30
 SAMPLE_SECONDS = 2
+# Between two requests of a client, so that a run leaves a machine usable.
+PAUSE_SECONDS = 0.005
+CHAT_PAUSE_SECONDS = 0.25
 MIN_ORDERS = 20
 # Of the first quarter's largest memory, in the last quarter.
 MAX_GROWTH = 1.05
@@ -118,6 +121,7 @@ class Soak:
         client, seen = Client(self, kind), set()
         while self.going():
             seen.add(client.ask(request))
+            time.sleep(PAUSE_SECONDS)
         if len(seen - {None}) != len(FILES):
             self.fail(kind, f"{len(seen)} different answers", b" ".join(filter(None, seen)))
 
@@ -127,7 +131,7 @@ class Soak:
         while self.going():
             with self.loaded:
                 client.ask(v2("passing"))
-            time.sleep(0.001)
+            time.sleep(PAUSE_SECONDS)
 
     def chats(self, stream):
         """The same greedy chat again and again has the same answer."""
@@ -138,6 +142,7 @@ class Soak:
             first = first or said
             if text and said != first:
                 self.fail(kind, "another answer", text)
+            time.sleep(CHAT_PAUSE_SECONDS)
 
     @staticmethod
     def said(text):
