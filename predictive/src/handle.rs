@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::batch::{self, Batching};
 use crate::model::{Model, PredictError, Request};
 use crate::pool::PredictPool;
+use crate::queue::Priority;
 use crate::tensor::TensorMap;
 
 /// Most rows of a small request.
@@ -129,6 +130,7 @@ struct Job {
     request: Request,
     submitted: Instant,
     deadline: Option<Instant>,
+    priority: Priority,
     reply: oneshot::Sender<Result<Prediction, SubmitError>>,
     permit: Permit,
 }
@@ -233,7 +235,8 @@ impl PredictHandle {
             let options = batching.clone();
             let run = move |batch: Vec<Job>| {
                 let model = Arc::clone(&model);
-                pool.spawn(move || run_batch(model.as_ref(), batch));
+                let priority = batch.iter().map(|job| job.priority).min().unwrap_or_default();
+                pool.spawn(priority, move || run_batch(model.as_ref(), batch));
             };
             std::thread::Builder::new()
                 .name("predict-batches".into())
@@ -275,6 +278,19 @@ impl PredictHandle {
         request: Request,
         deadline: Option<Instant>,
     ) -> Result<Prediction, SubmitError> {
+        self.predict_in_order(request, deadline, Priority::default()).await
+    }
+
+    /// The same before everything that waits with a lower priority; a batch has that of its most urgent request.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub async fn predict_in_order(
+        &self,
+        request: Request,
+        deadline: Option<Instant>,
+        priority: Priority,
+    ) -> Result<Prediction, SubmitError> {
         let (submitted, permit) = (Instant::now(), self.permit()?);
         let small = self.collector.is_none() && Pace::is_small(&request);
         if small && self.pace.is_quick() {
@@ -286,12 +302,12 @@ impl PredictHandle {
             return answer;
         }
         let (reply, answer) = oneshot::channel();
-        let job = Job { request, submitted, deadline, reply, permit };
+        let job = Job { request, submitted, deadline, priority, reply, permit };
         match &self.collector {
             Some((_, collector)) => collector.send(job).map_err(|_| SubmitError::Panicked)?,
             None => {
                 let (model, pace) = (Arc::clone(&self.model), Arc::clone(&self.pace));
-                self.pool.spawn(move || {
+                self.pool.spawn(priority, move || {
                     let Some(job) = job.still_wanted() else { return };
                     let started = Instant::now();
                     let answer = alone(model.as_ref(), &job.request, job.submitted);

@@ -22,6 +22,8 @@ pub struct Signature {
     pub outputs: Vec<TensorSpec>,
     /// Rows of the first axis are independent, so requests may be merged.
     pub batchable: bool,
+    /// Whether a column was text when the model was fitted, so that `"7"` in a row is a text and not a number.
+    pub text_columns: bool,
     /// Names of the columns of the one input, where the file knows them: frames are matched by them.
     pub columns: Option<Vec<String>>,
 }

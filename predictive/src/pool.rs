@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::queue::{Priority, Queue};
+
 /// The threads on which models compute, shared by all of them.
 #[derive(Clone)]
 pub struct PredictPool {
     threads: Arc<rayon::ThreadPool>,
+    queue: Arc<Queue>,
 }
 
 impl PredictPool {
@@ -24,7 +27,7 @@ impl PredictPool {
             .thread_name(|index| format!("predict-{index}"))
             .build()
             .map_err(std::io::Error::other)?;
-        Ok(Self { threads: Arc::new(threads) })
+        Ok(Self { threads: Arc::new(threads), queue: Arc::default() })
     }
 
     /// Runs `work` on the pool and waits for it.
@@ -32,9 +35,16 @@ impl PredictPool {
         self.threads.install(work)
     }
 
-    /// Runs `work` on the pool, some time.
-    pub(crate) fn spawn(&self, work: impl FnOnce() + Send + 'static) {
-        self.threads.spawn(work);
+    /// Has a thread run `work` when it is the first of what waits.
+    pub(crate) fn spawn(&self, priority: Priority, work: impl FnOnce() + Send + 'static) {
+        self.queue.push(priority, Box::new(work));
+        let queue = Arc::clone(&self.queue);
+        // As many tasks as there is work: each takes the most urgent there is by then.
+        self.threads.spawn(move || {
+            if let Some(work) = queue.pop() {
+                work();
+            }
+        });
     }
 }
 
@@ -67,6 +77,8 @@ pub(crate) fn each_part<T: Send>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+
     use super::*;
 
     #[test]
@@ -81,5 +93,25 @@ mod tests {
         assert_eq!(pool.install(threads), 3);
         let shared = pool.install(names);
         assert!(shared.iter().flatten().all(|name| name.starts_with("predict-")), "{shared:?}");
+    }
+
+    #[test]
+    fn the_most_urgent_runs_first_and_equals_in_the_order_they_came() {
+        let pool = PredictPool::new(1).unwrap();
+        let (began, begins) = channel();
+        let (open, gate) = channel::<()>();
+        pool.spawn(Priority::default(), move || {
+            began.send(()).unwrap();
+            gate.recv().unwrap();
+        });
+        begins.recv().unwrap();
+        let (done, order) = channel();
+        for (name, number) in [("none", 0), ("two", 2), ("one", 1), ("zero", 0), ("other two", 2)] {
+            let done = done.clone();
+            pool.spawn(Priority::of(number), move || done.send(name).unwrap());
+        }
+        open.send(()).unwrap();
+        let order: Vec<&str> = order.iter().take(5).collect();
+        assert_eq!(order, ["one", "two", "other two", "none", "zero"]);
     }
 }

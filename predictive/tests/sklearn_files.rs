@@ -60,6 +60,7 @@ fn refusals_name_the_file_and_what_is_right() {
     };
     let several = ["More than one model file is detected in directory", "a.pkl", "b.joblib"];
     check("several", &["a.pkl", "b.joblib"], UNFITTED, &several);
+    check("pair", &["vectorizer.pkl", "model.pkl"], UNFITTED, &["model.pkl", "classes_"]);
     check("none", &["notes.txt"], b"", &["no model file", ".joblib", "notes.txt"]);
     check("list", &["a.pkl"], b"]I1\na.", &["a.pkl", "list of 1", "save the estimator itself"]);
     check("system", &["a.pkl"], b"cposix\nsystem\n.", &["a.pkl", "posix.system"]);

@@ -21,6 +21,25 @@ fn ask(model: &str, columns: &[(&str, Tensor)]) -> Result<TensorMap, String> {
 }
 
 #[test]
+fn models_say_whether_a_column_was_text_when_they_were_fitted() {
+    for (name, wanted) in [
+        ("19_onehot_array.pkl", true),
+        ("19_ordinal.pkl", true),
+        ("19_label.pkl", true),
+        ("19_imputer_text_fill.pkl", true),
+        ("19_columns_frame.pkl", true),
+        ("19_pipeline_frame.pkl", true),
+        ("19_onehot_numbers.pkl", false),
+        ("19_imputer_mean.pkl", false),
+        ("19_standard.pkl", false),
+        ("19_pipeline_array.pkl", false),
+    ] {
+        let model = common::model(&common::fixtures().join("sklearn_prep").join(name));
+        assert_eq!(model.signature().text_columns, wanted, "{name}");
+    }
+}
+
+#[test]
 fn rows_that_do_not_fit_are_refused_with_the_reason() {
     let text = |value: &str| Tensor::from_texts(vec![1], &[value]);
     let number = |value: f64| Tensor::from_values(vec![1], &[value]);

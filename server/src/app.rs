@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Map, Value};
@@ -260,7 +260,10 @@ pub fn router(app: Arc<App>) -> Router {
         let prefix = prefix.trim_matches('/');
         if !prefix.is_empty() {
             let models = get(openai::models::retrieve);
-            let routes = openai_routes().route("/models/{*id}", models);
+            let mut routes = openai_routes().route("/models/{*id}", models);
+            if config.kserve.strict {
+                routes = routes.layer(map_response(kserve::openai_bodies));
+            }
             router = router.nest(&format!("/{prefix}/v1"), routes);
         }
     }

@@ -238,12 +238,21 @@ pub(crate) fn clip(value: &str) -> String {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rejection(pub Cause);
 
+/// What a failed response says, left in its extensions for dialects that write it in another form.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) message: String,
+    pub(crate) param: Option<String>,
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
         let mut response = axum::Json(self.body()).into_response();
         *response.status_mut() = self.0.status;
         response.extensions_mut().insert(Rejection(self.0.cause));
+        let (message, param) = (self.0.message.clone(), self.0.param.clone());
+        response.extensions_mut().insert(Refusal { message, param });
         let headers = response.headers_mut();
         if let Some(seconds) = self.0.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

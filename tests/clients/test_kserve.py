@@ -1,35 +1,36 @@
-"""Triton's HTTP client against the Open Inference Protocol, with models that the libraries wrote."""
+"""Triton's HTTP clients against the Open Inference Protocol, with models that the libraries wrote, beside a chat."""
 
-import json
+import asyncio
 import unittest
 
 import numpy as np
 import tritonclient.http as triton
-from server_case import ROOT, Server, ServerCase
-
-FIXTURES = ROOT / "predictive/tests/fixtures/xgboost"
-CASE = json.loads((FIXTURES / "x176_binary_logistic.case.json").read_text())
+import tritonclient.http.aio as triton_aio
+from classic import Chats, MixedCase, expected, rows
 
 
-class KserveCase(ServerCase):
-    """Tests that share a server of one classic model."""
+class KserveCase(MixedCase):
+    """Tests that share a server of a classic model and a language model."""
+
+    models = {"flowers": "xgboost/x176_binary_logistic"}
 
     @classmethod
     def setUpClass(cls):
-        cls.server = Server(model=FIXTURES / CASE["model"], name="flowers")
-        cls.client = triton.InferenceServerClient(cls.server.url.removeprefix("http://"))
-        given = CASE["input"]
-        cls.rows = np.array([float(value) for value in given["data"]], dtype=np.float32).reshape(given["shape"])
-        cls.expected = [float(value) for value in CASE["expected"]["default"]["data"]]
+        super().setUpClass()
+        cls.address = cls.server.url.removeprefix("http://")
+        cls.client = triton.InferenceServerClient(cls.address)
+        cls.addClassCleanup(cls.client.close)
+        cls.rows = rows(cls.cases["flowers"], np.float32)
+        cls.expected = expected(cls.cases["flowers"], "default")
 
-    @classmethod
-    def tearDownClass(cls):
-        cls.client.close()
-        super().tearDownClass()
+    @staticmethod
+    def tensor(values, binary):
+        given = triton.InferInput("x", list(values.shape), "FP32")
+        given.set_data_from_numpy(values, binary_data=binary)
+        return given
 
     def ask(self, binary_in, binary_out, **options):
-        given = triton.InferInput("x", list(self.rows.shape), "FP32")
-        given.set_data_from_numpy(self.rows, binary_data=binary_in)
+        given = self.tensor(self.rows, binary_in)
         wanted = [triton.InferRequestedOutput("output-0", binary_data=binary_out)]
         return self.client.infer("flowers", [given], outputs=wanted, **options)
 
@@ -56,13 +57,35 @@ class KserveCase(ServerCase):
             options = {"request_compression_algorithm": way, "response_compression_algorithm": way}
             np.testing.assert_array_equal(self.ask(True, True, **options).as_numpy("output-0"), plain)
 
-    def test_asynchronous_requests_are_answered(self):
-        given = triton.InferInput("x", list(self.rows.shape), "FP32")
-        given.set_data_from_numpy(self.rows)
-        calls = [self.client.async_infer("flowers", [given]) for _ in range(8)]
-        for call in calls:
-            answer = call.get_result().as_numpy("output-0")
-            np.testing.assert_allclose(answer.ravel(), self.expected, rtol=1e-6)
+    def test_coroutines_are_answered_beside_a_chat(self):
+        whole = np.nan_to_num(self.rows)
+        wanted = self.client.infer("flowers", [self.tensor(whole, True)]).as_numpy("output-0")
+
+        async def ask():
+            async with triton_aio.InferenceServerClient(self.address) as client:
+                self.assertTrue(await client.is_server_live())
+                self.assertTrue(await client.is_model_ready("flowers"))
+                ways = [(given, answer) for given in (True, False) for answer in (True, False)] * 4
+                calls = [
+                    client.infer(
+                        "flowers",
+                        [self.tensor(whole, given)],
+                        outputs=[triton.InferRequestedOutput("output-0", binary_data=answer)],
+                    )
+                    for given, answer in ways
+                ]
+                return await asyncio.gather(*calls)
+
+        with Chats(self.server):
+            answers = asyncio.run(ask())
+        for answer in answers:
+            np.testing.assert_array_equal(answer.as_numpy("output-0"), wanted)
+
+    def test_threads_are_answered_beside_a_chat(self):
+        with Chats(self.server):
+            calls = [self.client.async_infer("flowers", [self.tensor(self.rows, True)]) for _ in range(16)]
+            for call in calls:
+                np.testing.assert_allclose(call.get_result().as_numpy("output-0"), self.expected, rtol=1e-6)
 
     def test_errors_say_what_is_wrong(self):
         given = triton.InferInput("x", [1, 1], "FP32")

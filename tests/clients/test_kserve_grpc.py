@@ -3,72 +3,40 @@
 import asyncio
 import json
 import queue
-import shutil
-import tempfile
 import unittest
-import urllib.request
-from pathlib import Path
 
 import grpc
 import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from classic import Chats, MixedCase, expected, rows
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from server_case import MODEL, MODEL_FILE, ROOT, Server
+from server_case import MODEL
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-FIXTURES = ROOT / "predictive/tests/fixtures"
-NUMBERS = "xgboost/x176_binary_logistic"
-OTHER_NUMBERS = "xgboost/x176_dart_logistic"
-TEXTS = "sklearn_models/LogisticRegression_three_191"
 SERVICE = "inference.GRPCInferenceService"
 MESSAGE_LIMIT = 1 << 20
 
 
-def case(stem):
-    """What a library was asked, and the file of its model."""
-    path = FIXTURES / f"{stem}.case.json"
-    facts = json.loads(path.read_text())
-    facts["path"] = path.parent / facts["model"]
-    return facts
-
-
-def rows(facts, dtype):
-    """The input of a case."""
-    given = facts["input"]
-    return np.array([float(value) for value in given["data"]], dtype=dtype).reshape(given["shape"])
-
-
-def place(facts, directory):
-    """The model of a case as the model in a directory."""
-    directory.mkdir(parents=True, exist_ok=True)
-    shutil.copy(facts["path"], directory / f"model{facts['path'].suffix}")
-
-
-class GrpcCase(unittest.TestCase):
-    """Tests that share a server of a repository; beside a language model where its file is there."""
+class GrpcCase(MixedCase):
+    """Tests that share a server of a repository beside a language model."""
 
     options = ("--grpc-max-receive-message-length", str(MESSAGE_LIMIT))
+    models = {
+        "numbers": "xgboost/x176_binary_logistic",
+        "texts": "sklearn_models/LogisticRegression_three_191",
+        "three": "xgboost/x176_dart_softprob",
+        "versions/1": "xgboost/x176_binary_logistic",
+        "versions/2": "xgboost/x176_dart_logistic",
+    }
 
     @classmethod
     def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.root = Path(folder.name)
-        cls.numbers, cls.texts = case(NUMBERS), case(TEXTS)
-        place(cls.numbers, cls.root / "numbers")
-        place(cls.texts, cls.root / "texts")
-        place(cls.numbers, cls.root / "versions/1")
-        place(case(OTHER_NUMBERS), cls.root / "versions/2")
+        super().setUpClass()
+        cls.numbers, cls.texts = cls.cases["numbers"], cls.cases["texts"]
         cls.rows = rows(cls.numbers, np.float32)
-        cls.expected = [float(value) for value in cls.numbers["expected"]["default"]["data"]]
-        cls.chats = MODEL_FILE.is_file()
-        if cls.chats:
-            cls.server = Server("--model-repository", str(cls.root), *cls.options)
-        else:
-            cls.server = Server(*cls.options, model=cls.root, name=None)
-        cls.addClassCleanup(cls.server.stop)
+        cls.expected = expected(cls.numbers, "default")
         cls.client = triton.InferenceServerClient(cls.server.grpc)
         cls.addClassCleanup(cls.client.close)
         cls.channel = grpc.insecure_channel(cls.server.grpc)
@@ -174,14 +142,26 @@ class Inference(GrpcCase):
             np.testing.assert_allclose(result.as_numpy("output-0"), self.expected, rtol=1e-6)
         self.assertIn("nothing does not exist", str(failed[1]))
 
-    def test_asynchronous_and_compressed_requests_are_answered(self):
+    def test_every_kind_of_call_is_answered_beside_a_chat(self):
         async def ask():
             async with triton_aio.InferenceServerClient(self.server.grpc) as client:
+                self.assertTrue(await client.is_server_ready())
+                self.assertTrue(await client.is_model_ready("numbers"))
                 calls = [client.infer("numbers", [self.tensor()]) for _ in range(16)]
                 return await asyncio.gather(*calls)
 
-        packed = self.client.infer("numbers", [self.tensor()], compression_algorithm="gzip")
-        for answer in [*asyncio.run(ask()), packed]:
+        done = queue.Queue()
+        with Chats(self.server):
+            answers = asyncio.run(ask())
+            answers.append(self.client.infer("numbers", [self.tensor()], compression_algorithm="gzip"))
+            for _ in range(8):
+                self.client.async_infer("numbers", [self.tensor()], lambda result, error: done.put((result, error)))
+            for _ in range(8):
+                result, error = done.get(timeout=60)
+                self.assertIsNone(error)
+                answers.append(result)
+        self.assertEqual(len(answers), 25)
+        for answer in answers:
             np.testing.assert_allclose(answer.as_numpy("output-0"), self.expected, rtol=1e-6)
 
     def test_messages_above_the_limit_are_refused(self):
@@ -209,6 +189,40 @@ class Services(GrpcCase):
         self.assertEqual([list(tensor.shape) for tensor in metadata.inputs], [[-1, 4]])
         self.assertEqual([tensor.name for tensor in metadata.outputs], ["output-0"])
 
+    def test_configuration_and_metadata_agree_with_the_answer(self):
+        for name, values, datatype in [
+            ("numbers", self.rows, "FP32"),
+            ("three", rows(self.cases["three"], np.float32), "FP32"),
+            ("texts", rows(self.texts, np.float64), "FP64"),
+        ]:
+            with self.subTest(name):
+                [output] = self.client.get_model_metadata(name).outputs
+                config = self.client.get_model_config(name).config
+                self.assertEqual((config.name, config.backend), (name, self.client.get_model_metadata(name).platform))
+                self.assertEqual(list(config.output[0].dims), list(output.shape))
+                answer = self.client.infer(name, [self.tensor(values, datatype)]).get_response().outputs[0]
+                self.assertEqual((answer.name, answer.datatype), (output.name, output.datatype))
+                self.assertEqual(list(answer.shape), [len(values), *output.shape[1:]])
+                self.assertEqual(output.shape[0], -1)
+        self.refused("NOT_FOUND", "nothing", self.client.get_model_config, "nothing")
+
+    def test_requests_are_counted(self):
+        def counters():
+            [stats] = self.client.get_inference_statistics("numbers").model_stats
+            return stats
+
+        before = counters()
+        self.client.infer("numbers", [self.tensor()], priority=1, timeout=60_000_000)
+        after = counters()
+        self.assertEqual(after.inference_count - before.inference_count, len(self.rows))
+        self.assertEqual(after.inference_stats.success.count - before.inference_stats.success.count, 1)
+        self.assertGreater(after.last_inference, 0)
+        [memory] = after.memory_usage
+        self.assertEqual((memory.type, memory.byte_size), ("CPU", self.numbers["path"].stat().st_size))
+        every = {stats.name for stats in self.client.get_inference_statistics().model_stats}
+        self.assertLessEqual({"numbers", "texts", "versions"}, every)
+        self.refused("NOT_FOUND", "nothing", self.client.get_inference_statistics, "nothing")
+
     def test_health_follows_readiness(self):
         stub = health_pb2_grpc.HealthStub(self.channel)
         for service in ("", SERVICE):
@@ -222,16 +236,37 @@ class Services(GrpcCase):
         self.assertLessEqual({SERVICE, "grpc.health.v1.Health"}, set(database.get_services()))
         self.assertEqual(database.FindFileContainingSymbol(SERVICE).package, "inference")
 
-    def test_a_chat_is_answered_by_the_same_process(self):
-        if not self.chats:
-            self.skipTest("the language model is not here")
-        body = {"model": MODEL, "max_tokens": 4, "messages": [{"role": "user", "content": "Hello"}]}
-        request = urllib.request.Request(
-            self.server.url + "/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            self.assertTrue(json.load(answer)["choices"][0]["message"]["content"])
+    def test_a_language_model_points_to_its_routes(self):
         self.refused("UNIMPLEMENTED", "OpenAI", self.client.infer, MODEL, [self.tensor()])
+
+
+class Strict(GrpcCase):
+    options = ("--strict-kserve",)
+
+    def test_what_kserves_servers_lack_is_lacking(self):
+        health = health_pb2_grpc.HealthStub(self.channel)
+        check = health_pb2.HealthCheckRequest(service="")
+        for call, *arguments in [
+            (health.Check, check),
+            (self.client.get_model_repository_index,),
+            (self.client.get_inference_statistics, "numbers"),
+            (self.client.get_model_config, "numbers"),
+        ]:
+            self.refused("UNIMPLEMENTED", "^", call, *arguments)
+        with self.assertRaises(grpc.RpcError):
+            ProtoReflectionDescriptorDatabase(self.channel).get_services()
+
+    def test_answers_are_those_of_kserves_servers(self):
+        metadata = self.client.get_model_metadata("numbers")
+        self.assertEqual((metadata.name, metadata.platform, list(metadata.outputs)), ("numbers", "", []))
+        self.assertEqual(list(self.client.get_server_metadata().extensions), ["model_repository_extension"])
+        labels = self.tensor(rows(self.texts, np.float64), "FP64")
+        self.refused("INVALID_ARGUMENT", "decoding str is not supported", self.client.infer, "texts", [labels])
+        self.refused("UNKNOWN", "is not ready", self.client.load_model, "nothing")
+        answer = self.client.infer("numbers", [self.tensor()]).as_numpy("output-0")
+        np.testing.assert_allclose(answer, self.expected, rtol=1e-6)
+        narrow = self.client.infer("numbers", [self.tensor(self.rows[:, :2])])
+        self.assertEqual(len(narrow.as_numpy("output-0")), len(self.rows))
 
 
 class RepositoryCalls(GrpcCase):

@@ -20,7 +20,7 @@ usage: cargo xtask TASK
   check     format, clippy, licences and advisories, documentation, repository rules
   fixtures  make the committed fixtures again (needs torch and transformers in the Python that PYTHON names)
   bench     timings against the machine's bandwidth and against peers (see docs/performance.md)
-  model     get the demo model and print its path
+  model     get the models that tests use and print the path of the demo model
 ";
 
 fn main() -> Result<()> {
@@ -33,6 +33,7 @@ fn main() -> Result<()> {
         Some(("fixtures", _)) => fixtures::run(&root),
         Some(("bench", rest)) => bench::run(&root, rest),
         Some(("model", _)) => {
+            model::ensure_classic(&root)?;
             println!("{}", model::ensure_present(&root)?.display());
             Ok(())
         }

@@ -5,7 +5,7 @@ use crate::format::{Format, LoadOptions, ModelFiles, Probe};
 use crate::model::{Description, Model};
 use crate::pickle::{self, Object, Pickle};
 use crate::steps::nmf::JOINT;
-use crate::steps::{Builder, Estimator, Tabular};
+use crate::steps::{Builder, Estimator, Tabular, pipeline};
 
 /// Files that scikit-learn's users save.
 pub const EXTENSIONS: &[&str] = &[".joblib", ".pkl", ".pickle", ".sav"];
@@ -31,11 +31,38 @@ impl Format for Sklearn {
     }
 
     fn load(&self, files: &ModelFiles, options: &LoadOptions) -> Result<Box<dyn Model>, LoadError> {
-        let name = files.single(EXTENSIONS)?;
-        let path = files.file(name);
-        let bytes = std::fs::read(&path).map_err(|source| LoadError::Io { path, source })?;
-        let model = open(&bytes, options).map_err(|fault| fault.of(name))?;
+        let (before, name) = match pair(files) {
+            Some((vectoriser, model)) => (Some(vectoriser), model),
+            None => (None, files.single(EXTENSIONS)?),
+        };
+        let Opened { mut estimator, mut description, mut joint } = open(files, name)?;
+        if let Some(before) = before {
+            let first = open(files, before)?;
+            let chained = pipeline::chain(first.estimator, estimator);
+            estimator = chained.map_err(|fault| fault.of(before))?;
+            description.kind = estimator.name();
+            joint |= first.joint;
+        }
+        let model = Tabular::new(estimator, description, options.method)
+            .map_err(|error| Fault::unsupported(error.to_string()).of(name))?;
+        let model = if joint { model.joint() } else { model };
         Ok(Box::new(model))
+    }
+}
+
+/// The vectoriser and the model of a folder that holds just these two, `vectorizer.joblib` and `model.joblib`: text
+/// classifiers are published so, and one is of no use without the other.
+fn pair(files: &ModelFiles) -> Option<(&str, &str)> {
+    let named = files.with_extension(EXTENSIONS);
+    let [one, other] = named.as_slice() else { return None };
+    let is = |name: &str, stem: &str| {
+        name.rsplit_once('.').is_some_and(|(own, _)| own.eq_ignore_ascii_case(stem))
+    };
+    let both = |first, second| is(first, "vectorizer") && is(second, "model");
+    match (both(one, other), both(other, one)) {
+        (true, _) => Some((one, other)),
+        (_, true) => Some((other, one)),
+        _ => None,
     }
 }
 
@@ -44,15 +71,25 @@ fn holds_sklearn(head: &[u8]) -> bool {
     pickle::is_pickle(head) && head.windows(7).any(|window| window == b"sklearn")
 }
 
-/// The model in the bytes of a file.
-fn open(bytes: &[u8], options: &LoadOptions) -> Result<Tabular, Fault> {
-    let pickle = pickle::read(bytes)?;
-    let object = root(&pickle)?;
-    let estimator = Builder::default().build(object)?;
-    let description = describe(object, estimator.as_ref());
-    let model = Tabular::new(estimator, description, options.method)
-        .map_err(|error| Fault::unsupported(error.to_string()))?;
-    Ok(if pickle.holds(JOINT) { model.joint() } else { model })
+/// What a file holds.
+struct Opened {
+    estimator: Box<dyn Estimator>,
+    description: Description,
+    /// Rows are answered together, so requests are not merged.
+    joint: bool,
+}
+
+fn open(files: &ModelFiles, name: &str) -> Result<Opened, LoadError> {
+    let path = files.file(name);
+    let bytes = std::fs::read(&path).map_err(|source| LoadError::Io { path, source })?;
+    let read = || {
+        let pickle = pickle::read(&bytes)?;
+        let object = root(&pickle)?;
+        let estimator = Builder::default().build(object)?;
+        let description = describe(object, estimator.as_ref());
+        Ok(Opened { estimator, description, joint: pickle.holds(JOINT) })
+    };
+    read().map_err(|fault: Fault| fault.of(name))
 }
 
 /// The estimator that a pickle holds.

@@ -98,6 +98,11 @@ impl Categories {
         }
     }
 
+    /// Whether texts are among them.
+    pub(super) fn has_texts(&self) -> bool {
+        !self.texts.is_empty()
+    }
+
     /// Number of categories.
     pub(super) fn len(&self) -> usize {
         self.names.len()
@@ -108,13 +113,22 @@ impl Categories {
         self.nan
     }
 
+    /// The code of a number that came as text, as all numbers of a row do when one of its cells is a text.
+    fn read(&self, text: &str) -> Option<usize> {
+        if self.numbers.is_empty() {
+            return None;
+        }
+        let number: f64 = text.trim().parse().ok()?;
+        self.numbers.get(&bits(number)).copied()
+    }
+
     /// The code of one cell; `None` when it is unknown.
     pub(super) fn code(&self, column: &Column, row: usize) -> Option<usize> {
         match column {
             Column::Numbers(values) if values[row].is_nan() => self.nan.or(self.none),
             Column::Numbers(values) => self.numbers.get(&bits(values[row])).copied(),
             Column::Texts(values) => match &values[row] {
-                Some(text) => self.texts.get(text.as_ref()).copied(),
+                Some(text) => self.texts.get(text.as_ref()).copied().or_else(|| self.read(text)),
                 None => self.none.or(self.nan),
             },
         }

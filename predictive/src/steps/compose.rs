@@ -8,8 +8,9 @@ use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
 use crate::steps::input::{align, spec, texts};
 use crate::steps::transform::{beside, framed, map, named, numbered, positions, select, to_frame};
-use crate::steps::{Builder, Estimator, InputSpec, Row};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row};
 use crate::table::{Column, Frame, Numbers, Table};
+use crate::tensor::DataType;
 
 pub(crate) static ESTIMATORS: &[Row] = &[
     Row { class: "ColumnTransformer", build: column_transformer },
@@ -73,11 +74,18 @@ fn column_transformer(object: Object<'_>, builder: Builder) -> Result<Box<dyn Es
         let weight = weight(object, name)?;
         parts.push(Part { name: name.to_owned(), estimator, columns: chosen, single, weight });
     }
+    let inner = parts.iter().filter_map(|part: &Part| part.estimator.as_deref());
+    let input = InputSpec { text_columns: reads_texts(inner), ..input };
     let sparse = object.some("sparse_output_").and_then(Value::as_bool).unwrap_or(false);
     let framed = framed(object);
     let prefixed =
         object.get("verbose_feature_names_out").is_none_or(|value| value.as_bool() != Some(false));
     Ok(Box::new(ColumnTransformer { parts, input, columns, sparse, framed, prefixed }))
+}
+
+/// Whether one of several estimators was fitted on texts.
+fn reads_texts<'a>(mut parts: impl Iterator<Item = &'a dyn Estimator>) -> bool {
+    parts.any(|part| part.input().texts || part.input().text_columns)
 }
 
 /// The weight of a transformer, if it has one.
@@ -221,6 +229,11 @@ impl Estimator for ColumnTransformer {
         &[Method::Transform]
     }
 
+    fn output_specs(&self, _: Method) -> Vec<OutputSpec> {
+        let inner = self.parts.iter().filter_map(|part| part.estimator.as_deref());
+        vec![beside_spec(inner, self.output_names())]
+    }
+
     fn transform(&self, x: &Table) -> Result<Table, PredictError> {
         let x = self.arranged(x)?;
         debug_assert_eq!(x.columns(), self.columns, "arranged tables have every column");
@@ -279,6 +292,19 @@ struct FeatureUnion {
     prefixed: bool,
 }
 
+/// What tables beside each other hold: texts when one holds texts.
+fn beside_spec<'a>(
+    parts: impl Iterator<Item = &'a dyn Estimator>,
+    names: Option<Vec<String>>,
+) -> OutputSpec {
+    let texts = |part: &dyn Estimator| {
+        part.output_specs(Method::Transform).iter().any(|output| output.dtype == DataType::Bytes)
+    };
+    let mut parts = parts;
+    let dtype = if parts.any(texts) { DataType::Bytes } else { DataType::Fp64 };
+    OutputSpec::columns(dtype, names.map(|names| names.len()))
+}
+
 fn feature_union(object: Object<'_>, builder: Builder) -> Result<Box<dyn Estimator>, Fault> {
     let mut parts = Vec::new();
     for item in object.list("transformer_list")? {
@@ -295,6 +321,8 @@ fn feature_union(object: Object<'_>, builder: Builder) -> Result<Box<dyn Estimat
     }
     let first = parts.iter().find_map(|(_, step, _)| step.as_ref());
     let input = first.map(|step| step.input().clone()).unwrap_or_default();
+    let inner = parts.iter().filter_map(|(_, step, _)| step.as_deref());
+    let input = InputSpec { text_columns: reads_texts(inner), ..input };
     let prefixed =
         object.get("verbose_feature_names_out").is_none_or(|value| value.as_bool() != Some(false));
     Ok(Box::new(FeatureUnion { parts, input, framed: framed(object), prefixed }))
@@ -315,6 +343,11 @@ impl Estimator for FeatureUnion {
 
     fn methods(&self) -> &[Method] {
         &[Method::Transform]
+    }
+
+    fn output_specs(&self, _: Method) -> Vec<OutputSpec> {
+        let inner = self.parts.iter().filter_map(|(_, step, _)| step.as_deref());
+        vec![beside_spec(inner, self.output_names())]
     }
 
     fn transform(&self, x: &Table) -> Result<Table, PredictError> {

@@ -8,6 +8,7 @@ use crate::steps::input::Nan;
 use crate::steps::transform::{Transform, numeric, sparse_rows, to_frame, to_sparse, transformer};
 use crate::steps::{Builder, Estimator, Row};
 use crate::table::{Matrix, Table};
+use crate::tensor::DataType;
 
 pub(crate) static ESTIMATORS: &[Row] = &[
     Row { class: "OneHotEncoder", build: one_hot },
@@ -135,6 +136,14 @@ fn one_hot(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> 
 }
 
 impl Transform for OneHotEncoder {
+    fn dtype(&self) -> DataType {
+        if self.single { DataType::Fp32 } else { DataType::Fp64 }
+    }
+
+    fn text_columns(&self) -> bool {
+        self.columns.iter().any(|column| column.categories.has_texts())
+    }
+
     fn transform(&self, x: &Table) -> Result<Table, PredictError> {
         let frame = to_frame(x);
         let mut rows = Vec::with_capacity(frame.rows);
@@ -226,6 +235,14 @@ fn ordinal_groups(
 }
 
 impl Transform for OrdinalEncoder {
+    fn dtype(&self) -> DataType {
+        if self.single { DataType::Fp32 } else { DataType::Fp64 }
+    }
+
+    fn text_columns(&self) -> bool {
+        self.categories.iter().any(Categories::has_texts)
+    }
+
     fn transform(&self, x: &Table) -> Result<Table, PredictError> {
         let (rows, codes) = codes(x, &self.categories);
         let count = self.categories.len();
@@ -284,6 +301,10 @@ fn target(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
 }
 
 impl Transform for TargetEncoder {
+    fn text_columns(&self) -> bool {
+        self.categories.iter().any(Categories::has_texts)
+    }
+
     fn transform(&self, x: &Table) -> Result<Table, PredictError> {
         let (rows, codes) = codes(x, &self.categories);
         let (count, classes) = (self.categories.len(), self.means.len());
@@ -312,6 +333,10 @@ struct LabelEncoder {
 }
 
 impl Transform for LabelEncoder {
+    fn text_columns(&self) -> bool {
+        self.classes.has_texts()
+    }
+
     fn transform(&self, x: &Table) -> Result<Table, PredictError> {
         let (rows, codes) = codes(x, std::slice::from_ref(&self.classes));
         let known = |(row, code): (usize, &Option<usize>)| {
@@ -348,6 +373,10 @@ struct LabelBinarizer {
 }
 
 impl Transform for LabelBinarizer {
+    fn text_columns(&self) -> bool {
+        self.classes.has_texts()
+    }
+
     fn transform(&self, x: &Table) -> Result<Table, PredictError> {
         let (rows, codes) = codes(x, std::slice::from_ref(&self.classes));
         let width = if self.binary { 1 } else { self.classes.len() };
@@ -366,6 +395,11 @@ impl Transform for LabelBinarizer {
             true => Table::Sparse(to_sparse(&matrix)),
             false => Table::Dense(matrix),
         })
+    }
+
+    fn names(&self, _: Vec<String>) -> Option<Vec<String>> {
+        let names = &self.classes.names;
+        Some(if self.binary { names.get(1).cloned().into_iter().collect() } else { names.clone() })
     }
 }
 
@@ -392,6 +426,10 @@ struct MultiLabelBinarizer {
 }
 
 impl Transform for MultiLabelBinarizer {
+    fn text_columns(&self) -> bool {
+        self.classes.has_texts()
+    }
+
     fn transform(&self, x: &Table) -> Result<Table, PredictError> {
         let (frame, width) = (to_frame(x), self.classes.len());
         let mut answer = vec![0.0; frame.rows * width];

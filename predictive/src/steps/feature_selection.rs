@@ -7,8 +7,9 @@ use crate::pickle::Object;
 use crate::steps::importance::importances;
 use crate::steps::input::{self, Nan};
 use crate::steps::transform::{Transform, numeric, select, transformer};
-use crate::steps::{Builder, Estimator, InputSpec, Row};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row};
 use crate::table::Table;
+use crate::tensor::DataType;
 
 pub(crate) static ESTIMATORS: &[Row] = &[
     Row { class: "VarianceThreshold", build: variance },
@@ -265,6 +266,13 @@ impl Estimator for Elimination {
 
     fn methods(&self) -> &[Method] {
         &self.methods
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        match method {
+            Method::Transform => vec![OutputSpec::columns(DataType::Fp64, self.kept.len())],
+            _ => self.model.output_specs(method),
+        }
     }
 
     fn classes(&self) -> &[Array] {

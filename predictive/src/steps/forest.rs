@@ -10,8 +10,9 @@ use crate::pickle::Object;
 use crate::steps::input::{self, Nan};
 use crate::steps::tree::{self, values_array};
 use crate::steps::tree_data::{self, TreeData};
-use crate::steps::{Builder, Estimator, InputSpec, Row, labels, math};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, labels, math, output};
 use crate::table::{Matrix, Numbers, Table};
+use crate::tensor::DataType;
 
 /// Forests.
 pub(crate) static ESTIMATORS: &[Row] = &[
@@ -138,6 +139,17 @@ impl Estimator for Forest {
             }
             (None, None) => &[Method::Predict, Method::Apply],
             (None, Some(_)) => &[Method::Transform, Method::Apply],
+        }
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        match (method, &self.encoder) {
+            (Method::Apply, _) => vec![OutputSpec::columns(DataType::Int64, self.trees.trees())],
+            (Method::Transform, Some(encoder)) => encoder.output_specs(method),
+            (Method::Predict, _) if self.classes.is_none() => {
+                vec![OutputSpec::targets(DataType::Fp64, self.trees.outputs())]
+            }
+            _ => output::usual(self.classes(), None, method),
         }
     }
 

@@ -10,8 +10,9 @@ use crate::pickle::{Object, Value};
 use crate::steps::forest::sums;
 use crate::steps::input::{self, Nan};
 use crate::steps::tree_data::{self, TreeData};
-use crate::steps::{Builder, Estimator, InputSpec, Row, math, tree};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, math, output, tree};
 use crate::table::{Matrix, Table};
+use crate::tensor::DataType;
 
 /// Boosted trees with an initial estimator.
 pub(crate) static ESTIMATORS: &[Row] = &[
@@ -218,6 +219,19 @@ impl Estimator for GradientBoosting {
                 Method::Apply,
             ],
             None => &[Method::Predict, Method::Apply],
+        }
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        let (double, trees) = (DataType::Fp64, self.forest.trees());
+        match (method, &self.classes) {
+            (Method::DecisionFunction, _) => vec![OutputSpec::targets(double, self.width)],
+            (Method::Apply, None) => vec![OutputSpec::columns(double, trees)],
+            (Method::Apply, Some(_)) => {
+                let sizes = vec![Some(trees / self.width), Some(self.width)];
+                vec![OutputSpec { dtype: double, sizes }]
+            }
+            _ => output::usual(self.classes(), None, method),
         }
     }
 

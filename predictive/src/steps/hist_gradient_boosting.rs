@@ -11,8 +11,9 @@ use crate::pickle::{Object, Value};
 use crate::steps::forest::sums;
 use crate::steps::input::{self, Nan};
 use crate::steps::tree_data::{self, child, column_u32, places};
-use crate::steps::{Builder, Estimator, InputSpec, Row, math, tree};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, math, output, tree};
 use crate::table::{Matrix, Table};
+use crate::tensor::DataType;
 
 /// Boosted trees over histograms.
 pub(crate) static ESTIMATORS: &[Row] = &[
@@ -250,6 +251,15 @@ impl Estimator for HistGradientBoosting {
                 Method::DecisionFunction,
             ],
             None => &[Method::Predict],
+        }
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        match method {
+            Method::DecisionFunction => {
+                vec![OutputSpec::targets(DataType::Fp64, self.forest.outputs())]
+            }
+            _ => output::usual(self.classes(), None, method),
         }
     }
 

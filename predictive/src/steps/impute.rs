@@ -11,6 +11,7 @@ use crate::steps::transform::{
 };
 use crate::steps::{Builder, Estimator, Row};
 use crate::table::{Column, Frame, Matrix, Table};
+use crate::tensor::DataType;
 
 pub(crate) static ESTIMATORS: &[Row] = &[
     Row { class: "SimpleImputer", build: simple },
@@ -137,7 +138,7 @@ impl MissingIndicator {
         Ok(Matrix::f64(frame.rows, self.features.len(), values))
     }
 
-    fn names(&self, input: &[String]) -> Vec<String> {
+    pub(super) fn names(&self, input: &[String]) -> Vec<String> {
         self.features.iter().map(|&at| format!("missingindicator_{}", input[at])).collect()
     }
 }
@@ -179,6 +180,17 @@ pub(super) fn added(
         return Err(object.wrong("indicator_", format!("is not for {columns} columns")));
     }
     Ok(Some(indicator))
+}
+
+/// Names of an imputer's answers: the columns that it keeps, then its indicators.
+pub(super) fn names_of(
+    kept: &[usize],
+    indicator: Option<&MissingIndicator>,
+    input: &[String],
+) -> Vec<String> {
+    let mut names: Vec<String> = kept.iter().map(|&at| input[at].clone()).collect();
+    names.extend(indicator.into_iter().flat_map(|indicator| indicator.names(input)));
+    names
 }
 
 /// An imputer's answer with its indicators beside it.
@@ -297,6 +309,14 @@ impl SimpleImputer {
 }
 
 impl Transform for SimpleImputer {
+    fn dtype(&self) -> DataType {
+        if self.text_columns() { DataType::Bytes } else { DataType::Fp64 }
+    }
+
+    fn text_columns(&self) -> bool {
+        self.fills.iter().any(|fill| matches!(fill, Fill::Text(_)))
+    }
+
     fn transform(&self, x: &Table) -> Result<Table, PredictError> {
         if self.numbers {
             let matrix = numeric(x, self.missing.finite())?;
@@ -321,8 +341,6 @@ impl Transform for SimpleImputer {
     }
 
     fn names(&self, input: Vec<String>) -> Option<Vec<String>> {
-        let mut names: Vec<String> = self.kept.iter().map(|&at| input[at].clone()).collect();
-        names.extend(self.indicator.iter().flat_map(|indicator| indicator.names(&input)));
-        Some(names)
+        Some(names_of(&self.kept, self.indicator.as_ref(), &input))
     }
 }

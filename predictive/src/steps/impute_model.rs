@@ -4,7 +4,7 @@ use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
 use crate::pool;
-use crate::steps::impute::{Missing, MissingIndicator, added, with_indicator};
+use crate::steps::impute::{Missing, MissingIndicator, added, names_of, with_indicator};
 use crate::steps::input::Nan;
 use crate::steps::transform::{Transform, numeric, positions, select, transformer};
 use crate::steps::{Builder, Estimator, Row};
@@ -67,6 +67,11 @@ fn neighbours(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Faul
 }
 
 impl KnnImputer {
+    /// The columns that are answered: those that had a value, or all.
+    fn kept(&self) -> Vec<usize> {
+        (0..self.columns).filter(|&at| self.keeps || !self.means[at].is_nan()).collect()
+    }
+
     /// The distance of a row to every fitted one over the cells that both have; NaN without any.
     fn distances(&self, row: &[f64]) -> Vec<f64> {
         let distance = |fitted: &[f64]| {
@@ -127,11 +132,14 @@ impl Transform for KnnImputer {
                 row[column] = 0.0;
             }
         });
-        let kept: Vec<usize> =
-            (0..self.columns).filter(|&at| self.keeps || !self.means[at].is_nan()).collect();
+        let kept = self.kept();
         let filled = Table::Dense(matrix.like(matrix.rows, matrix.columns, values));
         let read = Table::Dense(matrix.into_owned());
         with_indicator(select(&filled, &kept), &read, self.indicator.as_ref())
+    }
+
+    fn names(&self, input: Vec<String>) -> Option<Vec<String>> {
+        Some(names_of(&self.kept(), self.indicator.as_ref(), &input))
     }
 }
 
@@ -219,5 +227,9 @@ impl Transform for IterativeImputer {
         }
         let answer: Matrix = filled.like(rows, width, values);
         with_indicator(Table::Dense(answer), &x, self.indicator.as_ref())
+    }
+
+    fn names(&self, input: Vec<String>) -> Option<Vec<String>> {
+        Some(names_of(&self.kept, self.indicator.as_ref(), &input))
     }
 }

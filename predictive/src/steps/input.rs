@@ -35,7 +35,7 @@ pub(crate) fn spec(object: Object<'_>) -> Result<InputSpec, Fault> {
         (None, None) => None,
     };
     let Some(value) = object.some("feature_names_in_") else {
-        return Ok(InputSpec { columns, names: None, texts: false });
+        return Ok(InputSpec { columns, ..InputSpec::default() });
     };
     let names = texts(value)
         .ok_or_else(|| object.wrong("feature_names_in_", "expected a list of texts"))?;
@@ -45,7 +45,7 @@ pub(crate) fn spec(object: Object<'_>) -> Result<InputSpec, Fault> {
         return Err(object.wrong("feature_names_in_", reason));
     }
     let names = names.iter().map(|name| name.to_string()).collect();
-    Ok(InputSpec { columns: Some(columns), names: Some(names), texts: false })
+    Ok(InputSpec { columns: Some(columns), names: Some(names), ..InputSpec::default() })
 }
 
 /// The texts of an array, a list or an object array; `None` when something is no text.
@@ -309,7 +309,8 @@ mod tests {
     }
 
     fn two_names() -> InputSpec {
-        InputSpec { columns: Some(2), names: Some(vec!["a".into(), "b".into()]), texts: false }
+        let names = Some(vec!["a".into(), "b".into()]);
+        InputSpec { columns: Some(2), names, ..InputSpec::default() }
     }
 
     #[test]

@@ -8,8 +8,9 @@ use crate::model::{Method, PredictError};
 use crate::pickle::Object;
 use crate::steps::forest::{read_trees, sums};
 use crate::steps::input::{self, Nan};
-use crate::steps::{Builder, Estimator, InputSpec, Row, tree_data};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, tree_data};
 use crate::table::Table;
+use crate::tensor::DataType;
 
 /// The isolation forest.
 pub(crate) static ESTIMATORS: &[Row] = &[Row { class: "IsolationForest", build }];
@@ -96,6 +97,13 @@ impl Estimator for IsolationForest {
 
     fn methods(&self) -> &[Method] {
         &[Method::Predict, Method::DecisionFunction, Method::ScoreSamples]
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        vec![OutputSpec::values(match method {
+            Method::Predict => DataType::Int64,
+            _ => DataType::Fp64,
+        })]
     }
 
     fn predict(&self, x: &Table) -> Result<Array, PredictError> {

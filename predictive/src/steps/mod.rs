@@ -35,8 +35,9 @@ mod neural_network;
 pub(crate) mod nmf;
 mod normal;
 mod numeric;
+mod output;
 mod pairwise;
-mod pipeline;
+pub(crate) mod pipeline;
 mod polynomial;
 mod power;
 mod refused;
@@ -58,6 +59,7 @@ use crate::model::{Method, PredictError};
 use crate::pickle::Object;
 use crate::table::Table;
 
+pub use output::OutputSpec;
 pub use tabular::Tabular;
 
 /// What an estimator reads.
@@ -69,6 +71,8 @@ pub struct InputSpec {
     pub names: Option<Vec<String>>,
     /// A list of texts instead of a table (text vectorisers).
     pub texts: bool,
+    /// Some column held texts when it was fitted.
+    pub text_columns: bool,
 }
 
 /// A fitted estimator. Every method checks its input's columns and answers [`PredictError::Input`] when they do not
@@ -86,6 +90,15 @@ pub trait Estimator: Send + Sync {
     /// The classes of a classifier, in the order of probability columns; one array per output.
     fn classes(&self) -> &[Array] {
         &[]
+    }
+
+    /// What a method answers, one element an output: what metadata says before a row is seen.
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        let names = match method {
+            Method::Transform => self.output_names().map(|names| names.len()),
+            _ => None,
+        };
+        output::usual(self.classes(), names, method)
     }
 
     /// Labels `[n]`, or values `[n]` or `[n, outputs]`.

@@ -12,7 +12,7 @@ use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
 use crate::pool;
-use crate::steps::{Estimator, InputSpec, input, math};
+use crate::steps::{Estimator, InputSpec, OutputSpec, input, math, output};
 use crate::table::{Matrix, Numbers, Sparse, Table};
 use crate::tensor::DataType;
 
@@ -335,6 +335,10 @@ impl<R: Rule> Estimator for Numeric<R> {
 
     fn methods(&self) -> &[Method] {
         &self.base.methods
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        output::tried(self, method)
     }
 
     fn classes(&self) -> &[Array] {

@@ -6,7 +6,7 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
-use crate::steps::{Builder, Estimator, InputSpec, Row};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, output};
 use crate::table::Table;
 
 pub(crate) static ESTIMATORS: &[Row] = &[Row { class: "Pipeline", build }];
@@ -58,13 +58,32 @@ fn build(object: Object<'_>, builder: Builder) -> Result<Box<dyn Estimator>, Fau
             return Err(object.wrong("steps", reason));
         }
     }
-    let steps: Vec<_> = steps.into_iter().map(|(_, step)| step).collect();
-    let input = steps.first().map(|step| step.input().clone()).unwrap_or_default();
-    let names = steps.last().and_then(|step| step.output_names());
-    Ok(Box::new(Pipeline { steps, passes, input, names }))
+    let steps = steps.into_iter().map(|(_, step)| step).collect();
+    Ok(Box::new(Pipeline::new(steps, passes)))
+}
+
+/// A transformer and an estimator of two files as one pipeline.
+///
+/// # Errors
+/// When the first has no `transform`.
+pub(crate) fn chain(
+    first: Box<dyn Estimator>,
+    last: Box<dyn Estimator>,
+) -> Result<Box<dyn Estimator>, Fault> {
+    if !first.methods().contains(&Method::Transform) {
+        let reason = format!("{} stands before the model and has no transform", first.name());
+        return Err(Fault::unsupported(reason));
+    }
+    Ok(Box::new(Pipeline::new(vec![first, last], false)))
 }
 
 impl Pipeline {
+    fn new(steps: Vec<Box<dyn Estimator>>, passes: bool) -> Self {
+        let input = steps.first().map(|step| step.input().clone()).unwrap_or_default();
+        let names = steps.last().and_then(|step| step.output_names());
+        Self { steps, passes, input, names }
+    }
+
     /// The rows that the last step sees, and that step.
     fn last<'x>(
         &self,
@@ -99,6 +118,13 @@ impl Estimator for Pipeline {
         match self.steps.last() {
             Some(last) if !self.passes => last.methods(),
             _ => &[Method::Transform],
+        }
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        match self.steps.last() {
+            Some(last) => last.output_specs(method),
+            None => output::usual(&[], None, method),
         }
     }
 

@@ -33,7 +33,7 @@ impl Tabular {
             return Err(estimator.lacks(method));
         }
         methods.sort_by_key(|known| *known != method);
-        let signature = signature(estimator.as_ref());
+        let signature = signature(estimator.as_ref(), method);
         Ok(Self { estimator, signature, description, method, methods })
     }
 
@@ -96,23 +96,23 @@ impl Model for Tabular {
     }
 }
 
-/// The signature that an estimator's input gives.
-fn signature(estimator: &dyn Estimator) -> Signature {
+/// The signature of an estimator whose default method is `method`.
+fn signature(estimator: &dyn Estimator, method: Method) -> Signature {
     let input = estimator.input();
     let (dtype, shape) = match input.texts {
         true => (DataType::Bytes, vec![None]),
         false => (DataType::Fp64, vec![None, input.columns]),
     };
-    let output = match estimator.classes() {
-        [classes] => (classes.dtype(), vec![None]),
-        [] => (DataType::Fp64, vec![None]),
-        several => (several[0].dtype(), vec![None, Some(several.len())]),
-    };
-    let spec = |name: &str, dtype, shape| TensorSpec { name: name.into(), dtype, shape };
+    let spec = |name: String, dtype, shape| TensorSpec { name, dtype, shape };
+    let outputs = estimator.output_specs(method).into_iter().enumerate().map(|(index, output)| {
+        let rows = std::iter::once(None);
+        spec(format!("output-{index}"), output.dtype, rows.chain(output.sizes).collect())
+    });
     Signature {
-        inputs: vec![spec("input-0", dtype, shape)],
-        outputs: vec![spec("output-0", output.0, output.1)],
+        outputs: outputs.collect(),
+        inputs: vec![spec("input-0".into(), dtype, shape)],
         batchable: true,
+        text_columns: input.text_columns,
         columns: input.names.clone(),
     }
 }

@@ -8,8 +8,9 @@ use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
 use crate::steps::input::{self, Nan};
-use crate::steps::{Estimator, InputSpec};
+use crate::steps::{Estimator, InputSpec, OutputSpec};
 use crate::table::{Column, Frame, Matrix, Numbers, Sparse, Table};
+use crate::tensor::DataType;
 
 /// A fitted transformation of tables whose columns are checked already.
 pub(super) trait Transform: Send + Sync + 'static {
@@ -20,6 +21,16 @@ pub(super) trait Transform: Send + Sync + 'static {
     fn inverse(&self, x: &Table) -> Option<Result<Table, PredictError>> {
         let _ = x;
         None
+    }
+
+    /// What the answers hold.
+    fn dtype(&self) -> DataType {
+        DataType::Fp64
+    }
+
+    /// Whether some column held texts when it was fitted.
+    fn text_columns(&self) -> bool {
+        false
     }
 
     /// Names of the outputs for inputs of these names; the same by default.
@@ -54,6 +65,7 @@ pub(super) fn transformer(
         return Err(object.wrong("n_features_in_", reason));
     }
     input.columns = input.columns.or(columns);
+    input.text_columns = inner.text_columns();
     let class = object.class.to_owned();
     Ok(Box::new(Transformer { class, input, framed: framed(object), inner }))
 }
@@ -104,6 +116,11 @@ impl<T: Transform> Estimator for Transformer<T> {
 
     fn methods(&self) -> &[Method] {
         &[Method::Transform]
+    }
+
+    fn output_specs(&self, _: Method) -> Vec<OutputSpec> {
+        let columns = self.output_names().map(|names| names.len());
+        vec![OutputSpec::columns(self.inner.dtype(), columns)]
     }
 
     fn transform(&self, x: &Table) -> Result<Table, PredictError> {

@@ -9,8 +9,9 @@ use crate::model::{Method, PredictError};
 use crate::pickle::Object;
 use crate::steps::input::{self, Nan};
 use crate::steps::tree_data::{self, TreeData};
-use crate::steps::{Builder, Estimator, InputSpec, Row, labels, math};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, labels, math, output};
 use crate::table::Table;
+use crate::tensor::DataType;
 
 /// Decision trees.
 pub(crate) static ESTIMATORS: &[Row] = &[
@@ -139,6 +140,16 @@ impl Estimator for DecisionTree {
                 &[Method::Predict, Method::PredictProba, Method::PredictLogProba, Method::Apply]
             }
             Answer::Values { .. } => &[Method::Predict, Method::Apply],
+        }
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        match (&self.answer, method) {
+            (_, Method::Apply) => vec![OutputSpec::values(DataType::Int64)],
+            (Answer::Values { outputs, .. }, _) => {
+                vec![OutputSpec::targets(DataType::Fp64, *outputs)]
+            }
+            _ => output::usual(self.classes(), None, method),
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tokenmill_predictive::{
-    DataType, LoadOptions, Method, Model, Request, Tensor, TensorMap, load,
+    DataType, LoadOptions, Method, Model, PredictError, Request, Tensor, TensorMap, load,
 };
 
 /// The folder of fixtures.
@@ -41,6 +41,7 @@ fn check(path: &Path) -> Result<(), String> {
     let case: Value = serde_json::from_str(&text).map_err(|error| format!("{name}: {error}"))?;
     let file = path.with_file_name(case["model"].as_str().unwrap_or_default());
     let model = load(&file, &LoadOptions::default()).map_err(|error| format!("{name}: {error}"))?;
+    check_metadata(&name, &file, &case, model.methods())?;
     let (inputs, frame) = inputs(&case["input"]);
     let tolerance = case["tolerance"].as_f64().unwrap_or(0.0);
     let expected = case["expected"].as_object().expect("a case has expectations");
@@ -61,6 +62,60 @@ fn check(path: &Path) -> Result<(), String> {
         for ((output, got), wanted) in got.iter().zip(wanted) {
             compare(got, wanted, tolerance)
                 .map_err(|reason| format!("{name} {method} {output}: {reason}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether what metadata says of the outputs, with each method as the default, is what is answered to inputs of the datatype
+/// that metadata says.
+fn check_metadata(name: &str, file: &Path, case: &Value, methods: &[Method]) -> Result<(), String> {
+    let (mut inputs, frame) = inputs(&case["input"]);
+    for method in methods.iter().copied() {
+        let options = LoadOptions { method: Some(method), ..LoadOptions::default() };
+        let model = load(file, &options).map_err(|error| format!("{name}: {error}"))?;
+        let signature = model.signature();
+        if let ([spec], Some(given), false) = (&signature.inputs[..], inputs.get("x"), frame)
+            && (spec.dtype, given.dtype()) == (DataType::Fp64, DataType::Fp32)
+        {
+            let values = given.to_f64().unwrap_or_default();
+            let wide = Tensor::from_values(given.shape().to_vec(), &values);
+            inputs.insert("x", wide);
+        }
+        let request = Request { inputs: inputs.clone(), frame, methods: Vec::new() };
+        let got = match model.predict(&request) {
+            Ok(got) => got,
+            // A method that a request cannot ask for, as `transform` of a file's own rows.
+            Err(PredictError::Unsupported(_)) => continue,
+            Err(error) => return Err(format!("{name} {}: {error}", method.name())),
+        };
+        let said = signature
+            .outputs
+            .iter()
+            .map(|spec| (spec.name.clone(), spec.dtype, spec.shape.clone()));
+        let fits = |shape: &[Option<usize>], got: &Tensor| {
+            let same = |(said, got): (&Option<usize>, &usize)| said.is_none_or(|said| said == *got);
+            shape.len() == got.shape().len() && shape.iter().zip(got.shape()).all(same)
+        };
+        let said: Vec<_> = said.collect();
+        let open = said.iter().any(|(_, _, shape)| shape.iter().skip(1).any(Option::is_none));
+        if method != Method::Transform && open {
+            return Err(format!("{name} {}: metadata leaves a size open: {said:?}", method.name()));
+        }
+        let agree = said.len() == got.len()
+            && said.iter().zip(got.iter()).all(|((name, dtype, shape), (output, tensor))| {
+                name == output && *dtype == tensor.dtype() && fits(shape, tensor)
+            });
+        if !agree {
+            let got: Vec<_> = got
+                .iter()
+                .map(|(name, tensor)| (name, tensor.dtype(), tensor.shape().to_vec()))
+                .collect();
+            let kind = &model.description().kind;
+            return Err(format!(
+                "{name} {}: {kind}: metadata {said:?}, answer {got:?}",
+                method.name()
+            ));
         }
     }
     Ok(())

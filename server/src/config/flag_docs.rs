@@ -22,12 +22,15 @@ Order of every setting: argument, its own environment variable, a fall-back vari
 | `KSERVE_LOGLEVEL`, `LOG_LEVEL` | `--log-level` |
 | `STORAGE_URI` | `--model-dir` |
 | `MODEL_INIT_MODE` | `async`: wait for a model directory that appears late |
-| `ALLOW_LONG_MAX_MODEL_LEN` | true: `--max-model-len` may be above the model's own length |
+| `ALLOW_LONG_MAX_MODEL_LEN`, `VLLM_ALLOW_LONG_MAX_MODEL_LEN` | true: `--max-model-len` may be above the model's own length |
+| `PREDICT_PROBA` | true: `--predict-method predict_proba`, when the flag is not given |
+| `CE_MERGE` | true: answers to CloudEvents keep the attributes of the request |
+| `CE_TYPE`, `CE_SOURCE` | `type` and `source` of answers to CloudEvents, default `io.kserve.inference.response` and `io.kserve.inference.MODEL` |
 | `KSERVE_OPENAI_ROUTE_PREFIX` | prefix of the second set of OpenAI routes, default `/openai`; empty for none |
 | `VLLM_API_KEY` | `--api-key`, when neither it nor `--api-key-file` is given |
 | `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN`, `HF_TOKEN_PATH` | token for the hub, or a file with it |
 | `HF_ENDPOINT` | address of the hub |
-| `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME` | where models of the hub are kept |
+| `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, `HOME` | where models of the hub are kept, the first that is set |
 | `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` | true: only what is kept already |
 ";
 

@@ -290,7 +290,7 @@ static CLASSIC: &[Flag] = &[
         "strict-kserve",
         Switch,
         ["false", "true"],
-        "Statuses as KServe's servers give them also where they take a caller's mistake for their own",
+        "What KServe's servers answer also where this one answers better (docs/kserve.md has the list)",
     ),
     Flag::obeyed(
         "triton-metrics",

@@ -210,6 +210,26 @@ fn secrets_are_not_printed() {
 }
 
 #[test]
+fn every_variable_that_is_read_is_in_the_table() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config");
+    let table = markdown();
+    let mut found = 0;
+    for name in ["http.rs", "hub.rs", "mod.rs", "model.rs", "predictive.rs"] {
+        let source = std::fs::read_to_string(format!("{folder}/{name}")).expect("a source file");
+        let is_name = |text: &&str| {
+            (text.contains('_') || ["HOME", "PORT"].contains(text))
+                && text.starts_with(|first: char| first.is_ascii_uppercase())
+                && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+        };
+        for variable in source.split('"').skip(1).step_by(2).filter(is_name) {
+            assert!(table.contains(&format!("`{variable}`")), "{name} reads {variable}");
+            found += 1;
+        }
+    }
+    assert!(found > 20, "the search found {found} variables");
+}
+
+#[test]
 fn the_flags_document_is_in_sync() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/flags.md");
     let written = std::fs::read_to_string(path).unwrap_or_default();

@@ -19,7 +19,7 @@ use super::cloudevents::Event;
 use super::failure::{Failure, FailureKind};
 use super::infer::{self, Plan};
 use super::statistics::Watch;
-use super::{Predictive, Unserved, metadata, repository, v1, v2};
+use super::{Predictive, Unserved, metadata, repository, strict, v1, v2};
 use crate::admission::RequestContext;
 use crate::app::App;
 use crate::body;
@@ -167,7 +167,7 @@ async fn v2_root(
 ) -> Response {
     let dispatch = async |call: Box<Call>| {
         call.only(&Method::GET)?;
-        json(&metadata::server())
+        json(&metadata::server(call.app.config.kserve.strict))
     };
     Call::answer(app, context, request, dispatch).await
 }
@@ -228,9 +228,16 @@ async fn predict(call: Box<Call>, name: &str) -> Outcome {
     let mut watch = Watch::start(&model.statistics);
     let (event, body) = Event::read(&headers, body)?;
     let loaded = Arc::clone(model.handle.model());
-    let request = v1::parse(loaded.as_ref(), &body)?;
+    let strict = app.config.kserve.strict;
+    if strict && event.is_none() {
+        strict::check_media(&headers)?;
+    }
+    let mut plan = Plan::from(v1::parse(loaded.as_ref(), &body, strict)?);
+    if strict {
+        strict::check_columns(loaded.as_ref(), &mut plan.request)?;
+    }
     let deadline = deadline(&app, &context)?;
-    let outputs = infer::run(&model, Plan::from(request), deadline, &mut watch).await?;
+    let outputs = infer::run(&model, plan, deadline, &mut watch).await?;
     let body = v1::encode(loaded.as_ref(), &outputs);
     watch.finish();
     Ok(match event {
@@ -249,11 +256,19 @@ async fn v2_rest(
 }
 
 async fn v2_dispatch(call: Box<Call>, rest: &str) -> Outcome {
+    let strict = call.app.config.kserve.strict;
     if let Some(rest) = rest.strip_prefix("repository/") {
-        return repository::dispatch(call, rest).await;
+        return match strict && rest == "index" {
+            true => Err(not_found()),
+            false => repository::dispatch(call, rest).await,
+        };
     }
     if let Some(model) = rest.strip_prefix("models/") {
-        return v2_model(call, ModelPath::parse(model)).await;
+        let path = ModelPath::parse(model);
+        return match strict && matches!(path.verb, Verb::Stats | Verb::Config) {
+            true => Err(not_found()),
+            false => v2_model(call, path).await,
+        };
     }
     let app = &call.app;
     let health = |name: &str, good: bool| {
@@ -313,7 +328,8 @@ async fn v2_model(call: Box<Call>, path: ModelPath<'_>) -> Outcome {
     let allowed = if path.verb == Verb::Infer { Method::POST } else { Method::GET };
     call.only(&allowed)?;
     let app = Arc::clone(&call.app);
-    if path.name == "stats" && path.verb == Verb::Metadata && app.registry.find("stats").is_err() {
+    let all = path.name == "stats" && path.verb == Verb::Metadata;
+    if all && !app.config.kserve.strict && app.registry.find("stats").is_err() {
         return json(&statistics(&app.registry.repository().ready()));
     }
     let served = app.registry.find(path.name)?;
@@ -347,8 +363,9 @@ fn versioned(app: &App, path: &ModelPath<'_>) -> Result<Arc<Predictive>, Failure
 }
 
 fn statistics(models: &[Arc<Predictive>]) -> Value {
-    let one =
-        |model: &Arc<Predictive>| model.statistics.json(&model.name, model.version.as_deref());
+    let one = |model: &Arc<Predictive>| {
+        model.statistics.json(&model.name, model.version.as_deref(), model.bytes)
+    };
     json!({"model_stats": models.iter().map(one).collect::<Vec<_>>()})
 }
 

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokenmill_predictive::{DataType, Method, Model, Request, Tensor, TensorError, TensorMap};
+use tokenmill_predictive::{
+    DataType, Method, Model, Priority, Request, Tensor, TensorError, TensorMap,
+};
 
 use super::classification::classify;
 use super::failure::Failure;
@@ -126,7 +128,7 @@ pub struct RequestedOutput {
 pub struct InferRequest {
     /// Echoed.
     pub id: Option<String>,
-    /// `content_type`, `binary_data_output`, `timeout`.
+    /// `content_type`, `binary_data_output`, `priority`, `timeout`.
     pub parameters: Parameters,
     /// The inputs, in order.
     pub inputs: Vec<InferInput>,
@@ -136,12 +138,27 @@ pub struct InferRequest {
 
 impl InferRequest {
     /// When it expires: `timeout` of the parameters in microseconds, else `default`.
-    pub fn deadline(&self, default: Option<Instant>) -> Option<Instant> {
-        let timeout = self.parameters.whole("timeout").filter(|&micros| micros > 0);
+    ///
+    /// # Errors
+    /// When `timeout` is no whole number.
+    pub fn deadline(&self, default: Option<Instant>) -> Result<Option<Instant>, Failure> {
+        let timeout = self.whole("timeout")?.filter(|&micros| micros > 0);
         let own = timeout.and_then(|micros| {
             Instant::now().checked_add(std::time::Duration::from_micros(micros))
         });
-        own.or(default)
+        Ok(own.or(default))
+    }
+
+    /// A parameter that is a whole number where it is there.
+    fn whole(&self, name: &str) -> Result<Option<u64>, Failure> {
+        let given = self.parameters.get(name).is_some();
+        let whole = self.parameters.whole(name);
+        match given && whole.is_none() {
+            true => Err(Failure::invalid(format!(
+                "parameters.{name}: expected a whole number of at least 0"
+            ))),
+            false => Ok(whole),
+        }
     }
 }
 
@@ -172,13 +189,15 @@ struct Wanted {
 pub struct Plan {
     /// The call.
     pub request: Request,
+    /// Its place among the calls that wait.
+    pub priority: Priority,
     /// Empty takes every output as it is.
     wanted: Vec<Wanted>,
 }
 
 impl From<Request> for Plan {
     fn from(request: Request) -> Self {
-        Self { request, wanted: Vec::new() }
+        Self { request, ..Self::default() }
     }
 }
 
@@ -187,6 +206,7 @@ impl From<Request> for Plan {
 /// # Errors
 /// When it has no inputs, or wants an output that the model does not have.
 pub fn plan(name: &str, model: &dyn Model, request: InferRequest) -> Result<Plan, Failure> {
+    let priority = Priority::of(request.whole("priority")?.unwrap_or(0));
     let InferRequest { parameters, inputs, outputs, .. } = request;
     let tabular = !model.methods().is_empty();
     let frame = parameters.text("content_type") == Some("pd");
@@ -198,7 +218,7 @@ pub fn plan(name: &str, model: &dyn Model, request: InferRequest) -> Result<Plan
     if request.inputs.is_empty() {
         return Err(Failure::model(format!("the request for model '{name}' has no inputs")));
     }
-    let mut plan = Plan::from(request);
+    let mut plan = Plan { request, priority, wanted: Vec::new() };
     for output in outputs {
         let method = tabular.then(|| method_of(model, &output.name)).flatten();
         let known = |spec: &tokenmill_predictive::TensorSpec| spec.name == output.name;
@@ -342,7 +362,7 @@ pub async fn run(
 ) -> Result<Vec<InferOutput>, Failure> {
     let request = std::mem::take(&mut plan.request);
     watch.decoded();
-    let prediction = model.handle.predict(request, deadline).await?;
+    let prediction = model.handle.predict_in_order(request, deadline, plan.priority).await?;
     watch.predicted(prediction.timings);
     plan.answer(&model.name, prediction.outputs)
 }

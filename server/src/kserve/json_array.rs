@@ -192,18 +192,26 @@ impl Elements {
     }
 }
 
-/// Reads nested lists of `dtype`.
+/// Reads nested lists of `dtype`, the value of `field`.
 ///
 /// # Errors
-/// When an element has no such value.
-pub(super) fn read(raw: &RawValue, dtype: DataType) -> Result<(Elements, Shape), String> {
+/// When an element has no such value: names it, as `inputs[0].data[3]`.
+pub(super) fn read(
+    field: &str,
+    raw: &RawValue,
+    dtype: DataType,
+) -> Result<(Elements, Shape), String> {
     // A number and its comma take two bytes at least; what is reserved is bounded by the text.
     let capacity = raw.get().len() / 2 * dtype.element_bytes().unwrap_or(1).min(4);
     let mut elements = Elements::new(dtype, capacity.min(1 << 20));
     let mut shape = Shape::default();
-    let list = List { elements: &mut elements, shape: &mut shape, depth: 0 };
+    let mut path = Vec::new();
+    let list = List { elements: &mut elements, shape: &mut shape, path: &mut path };
     let mut reader = serde_json::Deserializer::from_str(raw.get());
-    list.deserialize(&mut reader).map_err(|error| plain(&error))?;
+    list.deserialize(&mut reader).map_err(|error| {
+        let place: String = path.iter().map(|index| format!("[{index}]")).collect();
+        format!("{field}{place}: {}", plain(&error))
+    })?;
     Ok((elements, shape))
 }
 
@@ -219,12 +227,13 @@ fn plain(error: &serde_json::Error) -> String {
 struct List<'a> {
     elements: &'a mut Elements,
     shape: &'a mut Shape,
-    depth: usize,
+    /// Where it is: an index for each list around it.
+    path: &'a mut Vec<usize>,
 }
 
 impl List<'_> {
     fn scalar<E: Error>(self, value: Scalar<'_>) -> Result<(), E> {
-        self.shape.leaf(self.depth);
+        self.shape.leaf(self.path.len());
         self.elements.push(value).map_err(E::custom)
     }
 }
@@ -246,15 +255,17 @@ impl<'de> Visitor<'de> for List<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let mut size = 0;
-        let Self { elements, shape, depth } = self;
+        let Self { elements, shape, path } = self;
         loop {
-            let inner = List { elements, shape, depth: depth + 1 };
-            if list.next_element_seed(inner)?.is_none() {
+            path.push(size);
+            if list.next_element_seed(List { elements, shape, path })?.is_none() {
                 break;
             }
+            path.pop();
             size += 1;
         }
-        shape.close(depth, size);
+        path.pop();
+        shape.close(path.len(), size);
         Ok(())
     }
 
@@ -289,7 +300,7 @@ mod tests {
 
     fn tensor(text: &str, dtype: DataType) -> Result<Tensor, String> {
         let raw: &RawValue = serde_json::from_str(text).unwrap();
-        let (elements, shape) = read(raw, dtype)?;
+        let (elements, shape) = read("data", raw, dtype)?;
         elements.tensor(shape.finish()?)
     }
 
@@ -311,8 +322,17 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         let wrong = |text, dtype| tensor(text, dtype).unwrap_err();
-        assert_eq!(wrong("[600]", DataType::Int8), "Python integer 600 out of bounds for int8");
-        assert_eq!(wrong("[\"x\"]", DataType::Fp32), "could not convert string to float: 'x'");
+        let large = "data[0]: Python integer 600 out of bounds for int8";
+        assert_eq!(wrong("[600]", DataType::Int8), large);
+        for (text, place) in [
+            ("[\"x\"]", "data[0]"),
+            ("[1, 2, \"x\"]", "data[2]"),
+            ("[[1, 2], [3, \"x\"]]", "data[1][1]"),
+            ("[[[1]], [[2]], [[\"x\"]]]", "data[2][0][0]"),
+        ] {
+            let wanted = format!("{place}: could not convert string to float: 'x'");
+            assert_eq!(wrong(text, DataType::Fp32), wanted);
+        }
         assert!(wrong("[null]", DataType::Int32).contains("null is no int32"));
         assert!(wrong("[{}]", DataType::Fp32).contains("invalid type: map"));
         for ragged in ["[[1,2],[3]]", "[1,[2]]", "[[1],2]", "[[],[1]]"] {

@@ -1,30 +1,38 @@
 //! What models are, in the shapes of V1, V2 and Triton.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokenmill_predictive::TensorSpec;
 
-use super::Predictive;
+use super::{Predictive, strict};
 use crate::app::App;
 
 /// Extensions that `GET /v2` names: those that are there.
-pub(super) const EXTENSIONS: [&str; 7] = [
+const EXTENSIONS: [&str; 8] = [
     "classification",
     "model_configuration",
     "model_repository",
     "model_repository_extension",
     "binary_tensor_data",
     "parameters",
+    "schedule_policy",
     "statistics",
 ];
 /// Name of the server.
 pub(super) const SERVER: &str = "tokenmill";
 
+/// The extensions that are named; `strict` names KServe's one.
+pub(super) fn extensions(strict: bool) -> &'static [&'static str] {
+    if strict { &strict::EXTENSIONS } else { &EXTENSIONS }
+}
+
 /// `GET /v2`.
-pub(super) fn server() -> Value {
+pub(super) fn server(strict: bool) -> Value {
     json!({
         "name": SERVER,
         "version": env!("CARGO_PKG_VERSION"),
-        "extensions": EXTENSIONS,
+        "extensions": extensions(strict),
     })
 }
 
@@ -38,8 +46,16 @@ pub(super) fn sizes(spec: &TensorSpec) -> Vec<i64> {
     spec.shape.iter().map(size).collect()
 }
 
+/// Whole microseconds.
+pub(super) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// `GET /v2/models/M`; without a `model` it is a language model.
 pub(super) fn model(app: &App, name: &str, model: Option<&Predictive>) -> Value {
+    if app.config().kserve.strict {
+        return json!({"name": name, "versions": null, "platform": "", "inputs": [], "outputs": []});
+    }
     let Some(model) = model else {
         return json!({"name": name, "versions": null, "platform": "tokenmill", "inputs": [], "outputs": []});
     };
@@ -70,7 +86,7 @@ pub(super) fn config(model: &Predictive) -> Value {
     let dynamic = batching.map(|batching| {
         json!({
             "preferred_batch_size": batching.preferred,
-            "max_queue_delay_microseconds": batching.max_delay.as_micros() as u64,
+            "max_queue_delay_microseconds": micros(batching.max_delay),
         })
     });
     let mut config = json!({

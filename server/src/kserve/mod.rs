@@ -16,6 +16,7 @@ mod model;
 mod parameters;
 mod repository;
 pub mod statistics;
+mod strict;
 pub(crate) mod v1;
 mod v2;
 mod v2_binary;
@@ -25,11 +26,12 @@ pub use cloudevents::CloudEventConfig;
 pub(crate) use http::{fallback, routes};
 pub use model::{Predictive, Unserved};
 pub use parameters::{Parameter, Parameters};
+pub(crate) use strict::openai_bodies;
 
 /// Settings of these protocols.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KserveConfig {
-    /// Statuses of KServe's servers also where they call a caller's mistake the server's.
+    /// What KServe's servers answer also where ours answer better.
     pub strict: bool,
     /// Series under Triton's names in `/metrics`.
     pub triton_metrics: bool,

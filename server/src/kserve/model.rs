@@ -16,12 +16,14 @@ pub struct Predictive {
     pub handle: PredictHandle,
     /// Its counters.
     pub statistics: Arc<Statistics>,
+    /// Size of the files that it was read from, which is near what it takes in memory; 0 where it was read from none.
+    pub bytes: u64,
 }
 
 impl Predictive {
     /// A model under a name.
     pub fn new(name: impl Into<String>, version: Option<String>, handle: PredictHandle) -> Self {
-        Self { name: name.into(), version, handle, statistics: Arc::default() }
+        Self { name: name.into(), version, handle, statistics: Arc::default(), bytes: 0 }
     }
 }
 

@@ -37,9 +37,47 @@ impl Total {
         self.nanos.load(Relaxed) / 1000
     }
 
-    fn json(&self) -> Value {
-        json!({"count": self.count(), "ns": self.nanos.load(Relaxed)})
+    fn sum(&self) -> Sum {
+        Sum { count: self.count(), nanos: self.nanos.load(Relaxed) }
     }
+}
+
+/// How often, and how many nanoseconds altogether.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sum {
+    pub(crate) count: u64,
+    pub(crate) nanos: u64,
+}
+
+impl Sum {
+    fn json(self) -> Value {
+        json!({"count": self.count, "ns": self.nanos})
+    }
+}
+
+/// The parts of requests that are timed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Times {
+    pub(crate) success: Sum,
+    pub(crate) fail: Sum,
+    pub(crate) queue: Sum,
+    pub(crate) compute_input: Sum,
+    pub(crate) compute_infer: Sum,
+    pub(crate) compute_output: Sum,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    /// Milliseconds since 1970 of the last answer; 0 before the first.
+    pub(crate) last: u64,
+    /// Rows answered.
+    pub(crate) rows: u64,
+    /// Calls of the model.
+    pub(crate) executions: u64,
+    pub(crate) times: Times,
+    /// Batch sizes and what their calls took.
+    pub(crate) batches: Vec<(usize, Sum)>,
 }
 
 /// Executions of one batch size.
@@ -92,38 +130,60 @@ impl Default for Statistics {
 }
 
 impl Statistics {
-    /// One element of `model_stats`.
-    pub(crate) fn json(&self, name: &str, version: Option<&str>) -> Value {
-        let zero = || json!({"count": 0, "ns": 0});
+    /// The counters now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
-        let batch = |(size, batches): (&usize, &Batches)| {
+        let batch = |(&size, batches): (&usize, &Batches)| {
             let nanos = u64::try_from(batches.compute.as_nanos()).unwrap_or(u64::MAX);
+            (size, Sum { count: batches.count, nanos })
+        };
+        Snapshot {
+            last: self.last.load(Relaxed),
+            rows: self.rows.load(Relaxed),
+            executions: self.executions.load(Relaxed),
+            times: Times {
+                success: self.success.sum(),
+                fail: self.fail.sum(),
+                queue: self.queue.sum(),
+                compute_input: self.compute_input.sum(),
+                compute_infer: self.compute_infer.sum(),
+                compute_output: self.compute_output.sum(),
+            },
+            batches: batches.iter().map(batch).collect(),
+        }
+    }
+
+    /// One element of `model_stats`; `bytes` is what the model takes.
+    pub(crate) fn json(&self, name: &str, version: Option<&str>, bytes: u64) -> Value {
+        let Snapshot { last, rows, executions, times, batches } = self.snapshot();
+        let zero = Sum::default().json();
+        let batch = |(size, compute): &(usize, Sum)| {
             json!({
                 "batch_size": size,
-                "compute_input": zero(),
-                "compute_infer": {"count": batches.count, "ns": nanos},
-                "compute_output": zero(),
+                "compute_input": zero,
+                "compute_infer": compute.json(),
+                "compute_output": zero,
             })
         };
         json!({
             "name": name,
             "version": version.unwrap_or_default(),
-            "last_inference": self.last.load(Relaxed),
-            "inference_count": self.rows.load(Relaxed),
-            "execution_count": self.executions.load(Relaxed),
+            "last_inference": last,
+            "inference_count": rows,
+            "execution_count": executions,
             "inference_stats": {
-                "success": self.success.json(),
-                "fail": self.fail.json(),
-                "queue": self.queue.json(),
-                "compute_input": self.compute_input.json(),
-                "compute_infer": self.compute_infer.json(),
-                "compute_output": self.compute_output.json(),
-                "cache_hit": zero(),
-                "cache_miss": zero(),
+                "success": times.success.json(),
+                "fail": times.fail.json(),
+                "queue": times.queue.json(),
+                "compute_input": times.compute_input.json(),
+                "compute_infer": times.compute_infer.json(),
+                "compute_output": times.compute_output.json(),
+                "cache_hit": zero,
+                "cache_miss": zero,
             },
             "response_stats": {},
             "batch_stats": batches.iter().map(batch).collect::<Vec<_>>(),
-            "memory_usage": [],
+            "memory_usage": [{"type": "CPU", "id": 0, "byte_size": bytes}],
         })
     }
 
@@ -219,7 +279,8 @@ mod tests {
             watch.predicted(Timings { batch_rows: 6, rows, leads, compute, ..Timings::default() });
             watch.finish();
         }
-        let json = statistics.json("m", None);
+        let json = statistics.json("m", None, 7);
+        assert_eq!(json["memory_usage"], json!([{"type": "CPU", "id": 0, "byte_size": 7}]));
         assert_eq!((&json["inference_count"], &json["execution_count"]), (&json!(6), &json!(1)));
         assert_eq!(json["inference_stats"]["compute_infer"], json!({"count": 3, "ns": 150}));
         let batches = json["batch_stats"].as_array().expect("a list");

@@ -8,7 +8,7 @@ use tokenmill_predictive::{DataType, Model, Request, Tensor, TensorMap};
 
 use super::failure::Failure;
 use super::infer::InferOutput;
-use super::{json_array, json_print};
+use super::{json_array, json_print, strict};
 use crate::body::write_json;
 
 #[derive(Deserialize)]
@@ -22,8 +22,8 @@ struct Body<'a> {
 /// Reads a request: `inputs` wins over `instances`, everything else is ignored.
 ///
 /// # Errors
-/// When the body is something else, or its rows do not fit together.
-pub(crate) fn parse(model: &dyn Model, text: &[u8]) -> Result<Request, Failure> {
+/// When the body is something else, or its rows do not fit together; `strict` refuses what pandas refuses.
+pub(crate) fn parse(model: &dyn Model, text: &[u8], strict: bool) -> Result<Request, Failure> {
     let unrecognized = |error: serde_json::Error| {
         Failure::invalid(format!("Unrecognized request format: {error}"))
     };
@@ -56,10 +56,12 @@ pub(crate) fn parse(model: &dyn Model, text: &[u8]) -> Result<Request, Failure> 
     if inside.starts_with('{') {
         let objects: Vec<Map<String, Value>> = serde_json::from_str(rows.get())
             .map_err(|_| Failure::model(format!("{field}: objects and other rows are mixed")))?;
+        if strict {
+            strict::check_rows(&objects)?;
+        }
         return if model.methods().is_empty() { by_input(model, objects) } else { frame(objects) };
     }
-    let wrong = |reason: String| Failure::model(format!("{field}: {reason}"));
-    let tensor = lists(model, rows).map_err(wrong)?;
+    let tensor = lists(model, field, rows).map_err(Failure::model)?;
     let mut inputs = TensorMap::default();
     let specs = &model.signature().inputs;
     if let (true, [_, second, ..]) = (model.methods().is_empty(), specs.as_slice()) {
@@ -74,17 +76,20 @@ pub(crate) fn parse(model: &dyn Model, text: &[u8]) -> Result<Request, Failure> 
     Ok(Request { inputs, ..Request::default() })
 }
 
-/// Nested lists as one tensor: of the datatype that the model declares where it has named inputs, else
-/// numbers, or texts when one is no number.
-fn lists(model: &dyn Model, rows: &RawValue) -> Result<Tensor, String> {
-    let declared = model.signature().inputs.first().map(|spec| spec.dtype);
+/// Nested lists as one tensor: of the datatype that the model declares where it has named inputs. Rows of a table are texts
+/// when one is a text and the model was fitted on texts, or one is a text and no number; else they are numbers.
+fn lists(model: &dyn Model, field: &str, rows: &RawValue) -> Result<Tensor, String> {
+    let signature = model.signature();
+    let declared = signature.inputs.first().map(|spec| spec.dtype);
     let fixed = declared.filter(|&dtype| model.methods().is_empty() || dtype == DataType::Bytes);
     let read = |dtype| {
-        let (elements, shape) = json_array::read(rows, dtype)?;
-        elements.tensor(shape.finish()?)
+        let (elements, shape) = json_array::read(field, rows, dtype)?;
+        let shape = shape.finish().map_err(|reason| format!("{field}: {reason}"))?;
+        elements.tensor(shape).map_err(|reason| format!("{field}: {reason}"))
     };
     match fixed {
         Some(dtype) => read(dtype),
+        None if signature.text_columns && rows.get().contains('"') => read(DataType::Bytes),
         None => read(DataType::Fp64).or_else(|error| match error.contains("convert string") {
             true => read(DataType::Bytes),
             false => Err(error),
@@ -198,7 +203,7 @@ fn by_input(model: &dyn Model, objects: Vec<Map<String, Value>>) -> Result<Reque
         }
         let raw =
             serde_json::value::to_raw_value(&rows).map_err(|error| wrong(error.to_string()))?;
-        let (elements, shape) = json_array::read(&raw, spec.dtype).map_err(wrong)?;
+        let (elements, shape) = json_array::read("instances", &raw, spec.dtype).map_err(wrong)?;
         let tensor = shape.finish().and_then(|shape| elements.tensor(shape)).map_err(wrong)?;
         inputs.insert(&spec.name, tensor);
     }

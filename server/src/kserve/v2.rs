@@ -10,22 +10,31 @@ use super::failure::Failure;
 use super::infer::{self, InferRequest};
 use super::statistics::Watch;
 use super::v2_json::Answer;
-use super::{Predictive, v2_binary, v2_json};
+use super::{Predictive, strict, v2_binary, v2_json};
 use crate::admission::RequestContext;
 use crate::app::App;
 use crate::random;
 
-/// Whether a content type is JSON, whatever its parameters.
-fn is_json(headers: &HeaderMap) -> bool {
+/// The content type of a request, without its parameters.
+fn media(headers: &HeaderMap) -> &str {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media = value.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    media.eq_ignore_ascii_case("application/json")
+    value.unwrap_or_default().split(';').next().unwrap_or_default().trim()
 }
 
-fn parse(model: &Predictive, headers: &HeaderMap, body: Bytes) -> Result<InferRequest, Failure> {
+/// Reads a body: JSON with raw bytes behind it where a header says how much is JSON, else JSON alone. That may be called
+/// `application/octet-stream`, as `tritonclient.http.aio` does it, but for `strict`.
+fn parse(
+    model: &Predictive,
+    headers: &HeaderMap,
+    body: Bytes,
+    strict: bool,
+) -> Result<InferRequest, Failure> {
+    let is = |wanted: &str| media(headers).eq_ignore_ascii_case(wanted);
+    let unnamed =
+        || !strict && is("application/octet-stream") && body.trim_ascii_start().starts_with(b"{");
     match v2_binary::json_length(headers)? {
         Some(length) => v2_binary::parse(model, body, length),
-        None if is_json(headers) => v2_json::parse(&model.name, &body, None),
+        None if is("application/json") || unnamed() => v2_json::parse(&model.name, &body, None),
         None => Err(Failure::invalid(
             "received byte inputs, but the'inference-header-content-length' header is missing.",
         )),
@@ -41,13 +50,21 @@ pub(super) async fn infer(
     body: Bytes,
 ) -> Result<Response, Failure> {
     let mut watch = Watch::start(&model.statistics);
-    let mut request = parse(model, headers, body)?;
+    let strict = app.config.kserve.strict;
+    let mut request = parse(model, headers, body, strict)?;
     let deadline = super::http::deadline(app, context)?;
-    let deadline = request.deadline(deadline);
+    let deadline = request.deadline(deadline)?;
     let id = request.id.take().unwrap_or_else(random::uuid);
     let binary = request.parameters.bool("binary_data_output").unwrap_or(false);
-    let plan = infer::plan(&model.name, model.handle.model().as_ref(), request)?;
+    let loaded = model.handle.model().as_ref();
+    let mut plan = infer::plan(&model.name, loaded, request)?;
+    if strict {
+        strict::check_columns(loaded, &mut plan.request)?;
+    }
     let outputs = infer::run(model, plan, deadline, &mut watch).await?;
+    if strict {
+        strict::check_outputs(&outputs, |output| !output.binary.unwrap_or(binary))?;
+    }
     let answer = Answer {
         model_name: &model.name,
         model_version: model.version.as_deref(),
@@ -61,6 +78,9 @@ pub(super) async fn infer(
     let mut response = ([(header::CONTENT_TYPE, media)], body).into_response();
     if let Some(length) = json_length {
         response.headers_mut().insert(v2_binary::LENGTH, HeaderValue::from(length));
+        if strict {
+            response.headers_mut().remove(header::CONTENT_TYPE);
+        }
     }
     Ok(response)
 }

@@ -56,7 +56,7 @@ pub(crate) fn parse(model: &str, text: &[u8], raw: Option<Bytes>) -> Result<Infe
     let binary = raw.is_some();
     let mut raw = raw.unwrap_or_default();
     let mut inputs = Vec::with_capacity(body.inputs.len());
-    for input in body.inputs {
+    for (index, input) in body.inputs.into_iter().enumerate() {
         let parameters = input.parameters.unwrap_or_default();
         let size = parameters.whole("binary_data_size").filter(|_| binary);
         let (name, shape) = (&input.name, &input.shape);
@@ -74,7 +74,8 @@ pub(crate) fn parse(model: &str, text: &[u8], raw: Option<Bytes>) -> Result<Infe
                 InferInput::from_raw(name, &input.datatype, shape, parameters, data)?
             }
             (None, Some(data)) if data.get().starts_with('[') => {
-                from_list(name, &input.datatype, shape, parameters, data)?
+                let place = format!("inputs[{index}].data");
+                from_list((name, &place), &input.datatype, shape, parameters, data)?
             }
             (None, None) if binary => {
                 let name = crate::error::clip(name);
@@ -100,8 +101,9 @@ pub(crate) fn parse(model: &str, text: &[u8], raw: Option<Bytes>) -> Result<Infe
     })
 }
 
+/// The input of a name whose `data` is at a place of the body.
 fn from_list(
-    name: &str,
+    (name, place): (&str, &str),
     datatype: &str,
     shape: &[i64],
     parameters: Parameters,
@@ -115,7 +117,7 @@ fn from_list(
         )));
     }
     let wrong = |reason| Failure::model(format!("input {name}: {reason}"));
-    let (elements, _) = json_array::read(data, dtype).map_err(wrong)?;
+    let (elements, _) = json_array::read(place, data, dtype).map_err(wrong)?;
     let shape = resolve_shape(name, shape, elements.count())?;
     let tensor = elements.tensor(shape).map_err(wrong)?;
     Ok(InferInput { name: name.to_owned(), parameters, tensor })

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokenmill_predictive::{
-    HandleOptions, LoadError, LoadOptions, Model, PredictHandle, PredictPool,
+    HandleOptions, LoadError, LoadOptions, Model, ModelFiles, PredictHandle, PredictPool,
 };
 
 use crate::kserve::failure::{Failure, FailureKind};
@@ -324,9 +324,17 @@ fn versions(
     for (version, files) in layout.versions {
         let model = load(&files, &settings.options).map_err(|error| error.to_string())?;
         let handle = PredictHandle::new(model, settings.pool.clone(), handle.clone());
-        versions.push(Arc::new(Predictive::new(name, version, handle)));
+        let bytes = bytes_of(&files);
+        versions.push(Arc::new(Predictive { bytes, ..Predictive::new(name, version, handle) }));
     }
     Ok(versions)
+}
+
+/// Bytes of a model's files; those that cannot be seen count nothing.
+fn bytes_of(path: &Path) -> u64 {
+    let Ok(files) = ModelFiles::open(path) else { return 0 };
+    let size = |name: &String| std::fs::metadata(files.file(name)).map_or(0, |file| file.len());
+    files.names.iter().map(size).sum()
 }
 
 fn load(path: &Path, options: &LoadOptions) -> Result<Arc<dyn Model>, LoadError> {

@@ -15,7 +15,7 @@ use tokenmill_predictive::{
 };
 use tower::ServiceExt;
 
-fn spec(name: &str, dtype: DataType, shape: &[Option<usize>]) -> TensorSpec {
+pub(crate) fn spec(name: &str, dtype: DataType, shape: &[Option<usize>]) -> TensorSpec {
     TensorSpec { name: name.into(), dtype, shape: shape.to_vec() }
 }
 
@@ -25,7 +25,7 @@ fn wrong(input: &str, reason: impl Into<String>) -> PredictError {
 
 /// Four columns; the label is 1 where the sum is above 10 and NaN counts as "missing". A frame has the
 /// columns a and b, b a text or number; its label is the number of characters.
-struct Flowers {
+pub(crate) struct Flowers {
     signature: Signature,
     description: Description,
 }
@@ -33,11 +33,12 @@ struct Flowers {
 const METHODS: [Method; 2] = [Method::Predict, Method::PredictProba];
 
 impl Flowers {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let signature = Signature {
             inputs: vec![spec("input-0", DataType::Fp64, &[None, Some(4)])],
             outputs: vec![spec("output-0", DataType::Int64, &[None])],
             batchable: true,
+            text_columns: false,
             columns: None,
         };
         let description =
@@ -152,6 +153,9 @@ impl Model for Adder {
     }
 }
 
+/// Models by name.
+pub(crate) type Models = Vec<(&'static str, Arc<dyn Model>)>;
+
 /// A server without a socket.
 pub(crate) struct Server(pub(crate) Router);
 
@@ -182,10 +186,14 @@ impl Server {
     }
 
     pub(crate) fn with(config: ServerConfig) -> Self {
+        let models: Models =
+            vec![("flowers", Arc::new(Flowers::new())), ("org/adder", Arc::new(Adder::new()))];
+        Self::of(config, models)
+    }
+
+    pub(crate) fn of(config: ServerConfig, models: Models) -> Self {
         let pool = PredictPool::new(2).expect("threads start");
         let mut registry = Registry::default();
-        let models: [(&str, Arc<dyn Model>); 2] =
-            [("flowers", Arc::new(Flowers::new())), ("org/adder", Arc::new(Adder::new()))];
         for (name, model) in models {
             let handle = PredictHandle::new(model, pool.clone(), HandleOptions::default());
             let model = Served::Predictive(Arc::new(Predictive::new(name, None, handle)));

@@ -1,10 +1,16 @@
 //! V1, CloudEvents and the routes around them.
 
+use std::sync::{Arc, LazyLock};
+
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokenmill::app::ServerConfig;
+use tokenmill_predictive::{
+    DataType, Description, Method as PredictMethod, Model, PredictError, Request, Signature,
+    Tensor, TensorMap,
+};
 
-use crate::support::Server;
+use crate::support::{Models, Server, spec};
 
 const ROWS: &str = r#"{"instances": [[6.1, 2.9, 4.7, 1.4], [5.0, 3.4, 1.5, 0.0]]}"#;
 
@@ -254,4 +260,66 @@ async fn everything_is_counted() {
         assert!(metrics.text().contains(line), "{line} is not in {}", metrics.text());
     }
     assert!(!Server::new().get("/metrics").await.text().contains("nv_inference"));
+}
+
+/// Whether the rows came as texts; with or without columns that were texts when it was fitted.
+struct Kind(Signature);
+
+impl Kind {
+    fn new(text_columns: bool) -> Arc<Self> {
+        let inputs = vec![spec("input-0", DataType::Fp64, &[None, Some(2)])];
+        Arc::new(Self(Signature { inputs, text_columns, ..Signature::default() }))
+    }
+}
+
+impl Model for Kind {
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+    fn description(&self) -> &Description {
+        static NONE: LazyLock<Description> = LazyLock::new(Description::default);
+        &NONE
+    }
+    fn methods(&self) -> &[PredictMethod] {
+        &[PredictMethod::Predict]
+    }
+    fn predict(&self, request: &Request) -> Result<TensorMap, PredictError> {
+        let texts = request.inputs.iter().any(|(_, tensor)| tensor.dtype() == DataType::Bytes);
+        let mut map = TensorMap::default();
+        map.insert("output-0", Tensor::from_values(vec![1], &[i64::from(texts)]));
+        Ok(map)
+    }
+}
+
+#[tokio::test]
+async fn digits_in_quotes_stay_texts_where_the_model_was_fitted_on_texts() {
+    let models: Models = vec![("texts", Kind::new(true)), ("numbers", Kind::new(false))];
+    let server = Server::of(ServerConfig::default(), models);
+    for (rows, to_texts, to_numbers) in [
+        (r#"[["1", "2"]]"#, 1, 0),
+        (r#"[["1", 2]]"#, 1, 0),
+        (r#"[["1", null]]"#, 1, 0),
+        (r#"[[1, "red"]]"#, 1, 1),
+        ("[[1, 2]]", 0, 0),
+        ("[[1, null]]", 0, 0),
+    ] {
+        let body = format!("{{\"instances\": {rows}}}");
+        for (name, want) in [("texts", to_texts), ("numbers", to_numbers)] {
+            let reply = server.post(&format!("/v1/models/{name}:predict"), &body).await;
+            assert_eq!(reply.json(), json!({"predictions": [want]}), "{name} {rows}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn errors_name_the_element() {
+    let server = Server::new();
+    for (body, text) in [
+        (r#"{"instances": [[1, 2, 3, 4], [1, 2, {}, 4]]}"#, "instances[1][2]: invalid type: map"),
+        (r#"{"inputs": [[1, 2, 3, {}]]}"#, "inputs[0][3]: invalid type: map"),
+    ] {
+        let reply = server.predict(body).await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{body}");
+        assert!(reply.text().contains(text), "{body}: {}", reply.text());
+    }
 }

@@ -138,7 +138,33 @@ async fn values_that_do_not_fit_are_400() {
         (input(json!([1]), "INT8", json!([600])), "Python integer 600 out of bounds for int8"),
         (
             input(json!([1, 4]), "FP64", json!(["x", 1, 1, 1])),
-            "could not convert string to float: 'x'",
+            "input x: inputs[0].data[0]: could not convert string to float: 'x'",
+        ),
+        (
+            input(json!([2, 2]), "FP64", json!([[1, 2], [3, {}]])),
+            "input x: inputs[0].data[1][1]: invalid type: map",
+        ),
+        (
+            r#"{"inputs": [{"name": "a", "shape": [1], "datatype": "FP32", "data": [1]},
+                {"name": "b", "shape": [2], "datatype": "INT8", "data": [1, 600]}]}"#
+                .to_owned(),
+            "input b: inputs[1].data[1]: Python integer 600 out of bounds for int8",
+        ),
+        (
+            input(json!([1, 4]), "FP64", json!([1, 1, 1, 1])).replacen(
+                '{',
+                r#"{"parameters": {"priority": -1},"#,
+                1,
+            ),
+            "parameters.priority: expected a whole number of at least 0",
+        ),
+        (
+            input(json!([1, 4]), "FP64", json!([1, 1, 1, 1])).replacen(
+                '{',
+                r#"{"parameters": {"timeout": "soon"},"#,
+                1,
+            ),
+            "parameters.timeout: expected a whole number of at least 0",
         ),
         (input(json!([1, 3]), "FP64", json!([1, 1, 1])), "expected 4 columns"),
     ] {

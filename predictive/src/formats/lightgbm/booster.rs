@@ -9,7 +9,7 @@ use crate::array::{Array, Values};
 use crate::ensemble;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
-use crate::steps::{Estimator, InputSpec};
+use crate::steps::{Estimator, InputSpec, OutputSpec};
 use crate::table::{Matrix, Numbers, Table};
 use crate::tensor::DataType;
 
@@ -81,6 +81,7 @@ impl Booster {
             columns: Some(source.names.len()),
             names: columns.names().map(<[String]>::to_vec),
             texts: false,
+            text_columns: false,
         };
         let average = source.average;
         Ok(Self { forest, linear, outputs, rounds, average, objective, columns, input, about })
@@ -161,6 +162,13 @@ impl Estimator for Booster {
 
     fn methods(&self) -> &[Method] {
         &[Method::Predict, Method::DecisionFunction, Method::Apply]
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        vec![match method {
+            Method::Apply => OutputSpec::columns(DataType::Int32, self.trees()),
+            _ => OutputSpec::targets(DataType::Fp64, self.outputs),
+        }]
     }
 
     fn predict(&self, x: &Table) -> Result<Array, PredictError> {

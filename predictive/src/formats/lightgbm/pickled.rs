@@ -10,8 +10,9 @@ use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
 use crate::steps::input::labels;
 use crate::steps::math::argmax_rows;
-use crate::steps::{Builder, Estimator, InputSpec, Row};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row};
 use crate::table::Table;
+use crate::tensor::DataType;
 
 /// The classes. A booster is called as XGBoost's is, so its row names the package too.
 pub(crate) static ESTIMATORS: &[Row] = &[
@@ -111,6 +112,16 @@ impl Estimator for Wrapper {
                 Method::Apply,
             ],
             None => self.booster.methods(),
+        }
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        match (&self.classes, method) {
+            (Some([classes]), Method::Predict) => vec![OutputSpec::values(classes.dtype())],
+            (Some([classes]), Method::PredictProba | Method::PredictLogProba) => {
+                vec![OutputSpec::columns(DataType::Fp64, classes.len())]
+            }
+            _ => self.booster.output_specs(method),
         }
     }
 

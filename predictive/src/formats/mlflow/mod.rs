@@ -54,7 +54,12 @@ impl Format for Mlflow {
         let (signature, mut description) = (model.signature().clone(), model.description().clone());
         description.format = self.name();
         description.facts.push(("flavour", plan.flavour.to_owned()));
-        let signature = plan.inputs.signature(signature);
+        let mut signature = plan.inputs.signature(signature);
+        if plan.labels {
+            for output in &mut signature.outputs {
+                (output.dtype, output.shape) = (DataType::Int64, vec![None]);
+            }
+        }
         let (inputs, labels) = (plan.inputs, plan.labels);
         Ok(Box::new(Served { model, inputs, labels, signature, description }))
     }

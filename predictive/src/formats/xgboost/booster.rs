@@ -12,8 +12,9 @@ use crate::array::Array;
 use crate::ensemble;
 use crate::error::Fault;
 use crate::model::{Description, Method, PredictError};
-use crate::steps::{Estimator, InputSpec};
+use crate::steps::{Estimator, InputSpec, OutputSpec};
 use crate::table::{Column, Frame, Matrix, Numbers, Table};
+use crate::tensor::DataType;
 
 /// More outputs than any model has; a wrong count must not become a large allocation.
 const MAX_OUTPUTS: usize = 1 << 20;
@@ -87,7 +88,7 @@ impl Booster {
             }
         };
         let names = (!names.is_empty()).then_some(names);
-        let input = InputSpec { columns, names, texts: false };
+        let input = InputSpec { columns, names, ..InputSpec::default() };
         let missing = f32::NAN;
         Ok(Self { input, objective, outputs, missing, learner, categories, description })
     }
@@ -264,6 +265,20 @@ impl Estimator for Booster {
             Learner::Trees { .. } => &[Method::Predict, Method::DecisionFunction, Method::Apply],
             Learner::Linear { .. } => &[Method::Predict, Method::DecisionFunction],
         }
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        let single = DataType::Fp32;
+        vec![match (method, self.objective, &self.learner) {
+            (Method::Apply, _, Learner::Trees { leaf_nodes, .. }) => {
+                OutputSpec::targets(single, leaf_nodes.len())
+            }
+            (Method::Predict, Objective::SoftMax, _) => OutputSpec::values(single),
+            (Method::Predict, Objective::SoftProbability, _) => {
+                OutputSpec::columns(single, self.outputs)
+            }
+            _ => OutputSpec::targets(single, self.outputs),
+        }]
     }
 
     fn predict(&self, x: &Table) -> Result<Array, PredictError> {

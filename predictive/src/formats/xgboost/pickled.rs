@@ -7,8 +7,9 @@ use crate::array::{Array, Values};
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
-use crate::steps::{Builder, Estimator, InputSpec, Row};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row};
 use crate::table::Table;
+use crate::tensor::DataType;
 
 /// The classes of pickles.
 pub(crate) static ESTIMATORS: &[Row] = &[
@@ -94,6 +95,10 @@ impl Estimator for Regressor {
         self.booster.methods()
     }
 
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        self.booster.output_specs(method)
+    }
+
     fn predict(&self, x: &Table) -> Result<Array, PredictError> {
         self.booster.predict(x)
     }
@@ -175,6 +180,17 @@ impl Estimator for Classifier {
 
     fn methods(&self) -> &[Method] {
         &self.methods
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        let outputs = self.booster.outputs();
+        let several = outputs > 1 && self.classes.len() == 2 && !self.booster.is_multi_class();
+        match method {
+            Method::Predict if several => vec![OutputSpec::columns(DataType::Fp64, outputs)],
+            Method::Predict => vec![OutputSpec::values(self.classes.dtype())],
+            Method::PredictProba => vec![OutputSpec::columns(DataType::Fp32, outputs.max(2))],
+            _ => self.booster.output_specs(method),
+        }
     }
 
     fn classes(&self) -> &[Array] {

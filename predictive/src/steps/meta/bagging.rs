@@ -7,8 +7,9 @@ use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
 use crate::steps::meta::{column, numbers, one, read_estimators, select, wrapped};
-use crate::steps::{Builder, Estimator, InputSpec, Row, input, labels, math};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, input, labels, math, output};
 use crate::table::Table;
+use crate::tensor::DataType;
 
 /// Bagging.
 pub(crate) static ESTIMATORS: &[Row] =
@@ -164,6 +165,16 @@ impl Estimator for Bagging {
 
     fn methods(&self) -> &[Method] {
         &self.methods
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        match (method, &self.classes, self.members.first()) {
+            (Method::Predict, None, Some(member)) | (Method::DecisionFunction, _, Some(member)) => {
+                let inner = member.estimator.output_specs(method).into_iter();
+                inner.map(|output| OutputSpec { dtype: DataType::Fp64, ..output }).collect()
+            }
+            _ => output::usual(self.classes(), None, method),
+        }
     }
 
     fn classes(&self) -> &[Array] {

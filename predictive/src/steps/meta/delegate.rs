@@ -4,7 +4,7 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
-use crate::steps::{Builder, Estimator, InputSpec, Row};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row};
 use crate::table::Table;
 
 /// Wrappers by the attribute of what they wrap.
@@ -56,6 +56,10 @@ impl Estimator for Delegate {
 
     fn methods(&self) -> &[Method] {
         self.inner.methods()
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        self.inner.output_specs(method)
     }
 
     fn classes(&self) -> &[Array] {

@@ -6,8 +6,9 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
-use crate::steps::{Builder, Estimator, InputSpec, Row, input, labels, math, tree};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, input, labels, math, tree};
 use crate::table::Table;
+use crate::tensor::DataType;
 
 /// Dummies.
 pub(crate) static ESTIMATORS: &[Row] = &[
@@ -159,6 +160,10 @@ impl Estimator for DummyRegressor {
         &[Method::Predict]
     }
 
+    fn output_specs(&self, _: Method) -> Vec<OutputSpec> {
+        vec![OutputSpec::targets(DataType::Fp64, self.constant.len())]
+    }
+
     fn predict(&self, x: &Table) -> Result<Array, PredictError> {
         let values = self.constant.repeat(x.rows());
         Ok(tree::values_array(x.rows(), self.constant.len(), values))
@@ -187,6 +192,14 @@ impl Estimator for Constant {
 
     fn methods(&self) -> &[Method] {
         &[Method::Predict, Method::DecisionFunction, Method::PredictProba]
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        vec![match method {
+            Method::Predict => OutputSpec::values(DataType::Int64),
+            Method::PredictProba => OutputSpec::columns(DataType::Fp64, 2),
+            _ => OutputSpec::values(DataType::Fp64),
+        }]
     }
 
     fn predict(&self, x: &Table) -> Result<Array, PredictError> {

@@ -8,8 +8,9 @@ use crate::steps::input::Nan;
 use crate::steps::meta::{
     binary_score, binary_threshold, column, positive, read_estimators, transpose, wrapped,
 };
-use crate::steps::{Builder, Estimator, InputSpec, Row, input, math, tree};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, input, math, output, tree};
 use crate::table::Table;
+use crate::tensor::DataType;
 
 /// Reductions to two classes.
 pub(crate) static ESTIMATORS: &[Row] = &[
@@ -97,6 +98,20 @@ impl Estimator for OneVsRest {
 
     fn methods(&self) -> &[Method] {
         &self.methods
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        let (double, count) = (DataType::Fp64, self.estimators.len());
+        match (method, &self.targets) {
+            (Method::Predict, Targets::Multilabel) => {
+                vec![OutputSpec::columns(DataType::Int64, count)]
+            }
+            (Method::DecisionFunction, _) => vec![OutputSpec::targets(double, count)],
+            (Method::PredictProba | Method::PredictLogProba, _) => {
+                vec![OutputSpec::columns(double, count.max(2))]
+            }
+            _ => output::usual(self.classes(), None, method),
+        }
     }
 
     fn classes(&self) -> &[Array] {

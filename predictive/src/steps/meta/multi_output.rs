@@ -6,8 +6,9 @@ use crate::model::{Method, PredictError};
 use crate::pickle::Object;
 use crate::steps::input::Nan;
 use crate::steps::meta::{column, one, positive, read_estimators, stack, transpose, wrapped};
-use crate::steps::{Builder, Estimator, InputSpec, Row, input, labels};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, input, labels};
 use crate::table::Table;
+use crate::tensor::DataType;
 
 /// Several outputs.
 pub(crate) static ESTIMATORS: &[Row] = &[
@@ -136,6 +137,17 @@ impl Estimator for Outputs {
         &self.methods
     }
 
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        let count = self.estimators.len();
+        match method {
+            Method::Predict => {
+                let dtype = self.classes.first().map_or(DataType::Fp64, Array::dtype);
+                vec![OutputSpec::columns(dtype, count)]
+            }
+            _ => self.estimators.iter().flat_map(|inner| inner.output_specs(method)).collect(),
+        }
+    }
+
     fn classes(&self) -> &[Array] {
         &self.classes
     }
@@ -207,6 +219,10 @@ impl Estimator for Chain {
 
     fn methods(&self) -> &[Method] {
         &self.methods
+    }
+
+    fn output_specs(&self, _: Method) -> Vec<OutputSpec> {
+        vec![OutputSpec::columns(DataType::Fp64, self.estimators.len())]
     }
 
     fn classes(&self) -> &[Array] {

@@ -5,7 +5,7 @@ use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
 use crate::steps::meta::{read_estimators, stack, unexpected};
-use crate::steps::{Builder, Estimator, InputSpec, Row, input, labels};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, input, labels, output};
 use crate::table::Table;
 
 /// Stacks.
@@ -123,6 +123,16 @@ impl Estimator for Stacking {
 
     fn methods(&self) -> &[Method] {
         &self.methods
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        match method {
+            Method::Predict if !self.classes.is_empty() => {
+                output::usual(&self.classes, None, method)
+            }
+            Method::Transform => output::usual(&[], None, method),
+            _ => self.last.output_specs(method),
+        }
     }
 
     fn classes(&self) -> &[Array] {

@@ -5,8 +5,9 @@ use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
 use crate::steps::meta::{unexpected, wrapped};
-use crate::steps::{Builder, Estimator, InputSpec, Row, input};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, input};
 use crate::table::{Matrix, Table};
+use crate::tensor::DataType;
 
 /// Transformed targets.
 pub(crate) static ESTIMATORS: &[Row] = &[Row { class: "TransformedTargetRegressor", build }];
@@ -44,6 +45,18 @@ impl Estimator for TransformedTarget {
 
     fn methods(&self) -> &[Method] {
         &[Method::Predict]
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        let inner = self.regressor.output_specs(method);
+        let columns = match inner.first().map(|output| output.sizes.as_slice()) {
+            Some([columns]) => *columns,
+            _ => Some(1),
+        };
+        vec![match (self.dimensions, columns) {
+            (1, Some(1)) => OutputSpec::values(DataType::Fp64),
+            _ => OutputSpec::columns(DataType::Fp64, columns),
+        }]
     }
 
     fn predict(&self, x: &Table) -> Result<Array, PredictError> {

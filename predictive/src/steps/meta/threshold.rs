@@ -5,7 +5,7 @@ use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
 use crate::steps::meta::{column, numbers, one, wrapped};
-use crate::steps::{Builder, Estimator, InputSpec, Row, input, labels};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, input, labels, output};
 use crate::table::Table;
 
 /// Thresholds.
@@ -136,6 +136,13 @@ impl Estimator for Threshold {
 
     fn methods(&self) -> &[Method] {
         self.inner.methods()
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        match method {
+            Method::Predict => output::usual(self.classes(), None, method),
+            _ => self.inner.output_specs(method),
+        }
     }
 
     fn classes(&self) -> &[Array] {

@@ -5,7 +5,7 @@ use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
 use crate::steps::meta::{column, numbers, one, read_estimators, stack, transpose};
-use crate::steps::{Builder, Estimator, InputSpec, Row, input, math};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, input, math, output};
 use crate::table::{Matrix, Table};
 
 /// Votes and means.
@@ -131,6 +131,14 @@ impl Estimator for Voting {
             }
             _ => &[Method::Predict, Method::Transform],
         }
+    }
+
+    fn output_specs(&self, method: Method) -> Vec<OutputSpec> {
+        let columns = match &self.classes {
+            Some(classes) if self.soft => self.estimators.len() * classes.len(),
+            _ => self.estimators.len(),
+        };
+        output::usual(self.classes(), Some(columns), method)
     }
 
     fn classes(&self) -> &[Array] {

@@ -11,8 +11,9 @@ use crate::model::{Method, PredictError};
 use crate::pickle::Object;
 use crate::pool;
 use crate::steps::transform::{sparse_rows, to_frame};
-use crate::steps::{Builder, Estimator, InputSpec};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec};
 use crate::table::{Column, Frame, Table};
+use crate::tensor::DataType;
 
 /// Where a name goes, by its hash.
 struct Hasher {
@@ -91,6 +92,10 @@ impl Estimator for HashingVectorizer {
         &[Method::Transform]
     }
 
+    fn output_specs(&self, _: Method) -> Vec<OutputSpec> {
+        vec![OutputSpec::columns(DataType::Fp64, self.hasher.columns as usize)]
+    }
+
     fn transform(&self, x: &Table) -> Result<Table, PredictError> {
         let row = |text: &Arc<str>| {
             let mut cells = Vec::new();
@@ -113,7 +118,7 @@ impl Estimator for HashingVectorizer {
 /// `HashingVectorizer`.
 pub(super) fn vectorizer(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
     Ok(Box::new(HashingVectorizer {
-        input: InputSpec { columns: Some(1), names: None, texts: true },
+        input: InputSpec { columns: Some(1), texts: true, ..InputSpec::default() },
         analyzer: Analyzer::new(object)?,
         hasher: Hasher::new(object)?,
         binary: object.bool("binary")?,
@@ -178,6 +183,10 @@ impl Estimator for Dictionaries {
 
     fn methods(&self) -> &[Method] {
         &[Method::Transform]
+    }
+
+    fn output_specs(&self, _: Method) -> Vec<OutputSpec> {
+        vec![OutputSpec::columns(DataType::Fp64, self.width())]
     }
 
     fn transform(&self, x: &Table) -> Result<Table, PredictError> {

@@ -176,7 +176,7 @@ fn vectorizer(object: Object<'_>, weighted: bool) -> Result<Box<dyn Estimator>, 
     };
     Ok(Box::new(Vectorizer {
         class: object.class.to_owned(),
-        input: InputSpec { columns: Some(1), names: None, texts: true },
+        input: InputSpec { columns: Some(1), texts: true, ..InputSpec::default() },
         analyzer: Analyzer::new(object)?,
         vocabulary,
         binary: object.bool("binary")?,

@@ -133,7 +133,7 @@ fn json(model: &dyn Model, path: &Path, text: &[u8]) -> anyhow::Result<Plan> {
         let name = path.display().to_string();
         v2_json::parse(&name, text, None).and_then(|request| infer::plan(&name, model, request))
     } else {
-        v1::parse(model, text).map(Plan::from)
+        v1::parse(model, text, false).map(Plan::from)
     };
     plan.map_err(|failure| described(&failure))
 }

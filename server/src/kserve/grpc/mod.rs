@@ -1,6 +1,7 @@
 //! The Open Inference Protocol over gRPC: the service, `grpc.health.v1.Health` and server reflection, in clear text.
 
 mod convert;
+mod describe;
 mod service;
 
 use std::sync::Arc;
@@ -84,10 +85,13 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, closing: Cancell
             .register_encoded_file_descriptor_set(proto::DESCRIPTOR)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let mut server = Server::builder().add_service(health).add_service(service);
-    match (reflection().build_v1(), reflection().build_v1alpha()) {
-        (Ok(v1), Ok(v1alpha)) => server = server.add_service(v1).add_service(v1alpha),
-        (Err(error), _) | (_, Err(error)) => tracing::warn!(%error, "no gRPC reflection"),
+    let mut server = Server::builder().add_service(service);
+    if !app.config().kserve.strict {
+        server = server.add_service(health);
+        match (reflection().build_v1(), reflection().build_v1alpha()) {
+            (Ok(v1), Ok(v1alpha)) => server = server.add_service(v1).add_service(v1alpha),
+            (Err(error), _) | (_, Err(error)) => tracing::warn!(%error, "no gRPC reflection"),
+        }
     }
     let incoming = TcpListenerStream::new(listener);
     let serving = server.serve_with_incoming_shutdown(incoming, closing.cancelled());

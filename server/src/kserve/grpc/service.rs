@@ -10,17 +10,17 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::convert;
 use super::proto::grpc_inference_service_server::GrpcInferenceService;
 use super::proto::model_metadata_response::TensorMetadata;
 use super::proto::model_repository_parameter::ParameterChoice;
 use super::proto::repository_index_response::ModelIndex;
 use super::proto::*;
+use super::{convert, describe};
 use crate::admission::{RequestContext, authorize};
 use crate::app::App;
 use crate::kserve::failure::{Failure, FailureKind};
 use crate::kserve::statistics::Watch;
-use crate::kserve::{infer, metadata};
+use crate::kserve::{infer, metadata, strict};
 use crate::random;
 
 /// The service over the server's state.
@@ -64,6 +64,19 @@ impl Service {
         Self { app, closing }
     }
 
+    fn strict(&self) -> bool {
+        self.app.config().kserve.strict
+    }
+
+    /// Checks the key and counts a call that KServe's servers do not know.
+    fn enter_added(&self, call: &str, metadata: &MetadataMap) -> Result<InFlight, Status> {
+        let entered = self.enter(call, metadata)?;
+        match self.strict() {
+            true => Err(Status::unimplemented("Method not found!")),
+            false => Ok(entered),
+        }
+    }
+
     /// Checks the key and counts the call.
     fn enter(&self, call: &str, metadata: &MetadataMap) -> Result<InFlight, Status> {
         let path = format!("/inference.GRPCInferenceService/{call}");
@@ -90,11 +103,18 @@ async fn answer(
     let (mut request, raw) = convert::request(message)?;
     let context = RequestContext::new(metadata.as_ref());
     let deadline = crate::kserve::http::deadline(app, &context)?;
-    let deadline = request.deadline(deadline);
+    let deadline = request.deadline(deadline)?;
     let id = request.id.take().unwrap_or_else(random::uuid);
     let raw = raw || request.parameters.bool("binary_data_output").unwrap_or(false);
-    let plan = infer::plan(&model.name, model.handle.model().as_ref(), request)?;
+    let loaded = model.handle.model().as_ref();
+    let mut plan = infer::plan(&model.name, loaded, request)?;
+    if app.config().kserve.strict {
+        strict::check_columns(loaded, &mut plan.request)?;
+    }
     let outputs = infer::run(&model, plan, deadline, &mut watch).await?;
+    if app.config().kserve.strict {
+        strict::check_outputs(&outputs, |_| false)?;
+    }
     let name = (model.name.as_str(), model.version.as_deref());
     let response = convert::response(name, id, outputs, raw);
     watch.finish();
@@ -136,7 +156,10 @@ impl GrpcInferenceService for Service {
         Ok(Response::new(ServerMetadataResponse {
             name: metadata::SERVER.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: metadata::EXTENSIONS.iter().map(|&name| name.to_owned()).collect(),
+            extensions: metadata::extensions(self.strict())
+                .iter()
+                .map(|&name| name.into())
+                .collect(),
         }))
     }
 
@@ -148,6 +171,9 @@ impl GrpcInferenceService for Service {
         let ModelMetadataRequest { name, version: wanted } = request.into_inner();
         let model = self.app.registry.predictive(&name, version(&wanted));
         let model = model.map_err(|unserved| status(unserved.into()))?;
+        if self.strict() {
+            return Ok(Response::new(ModelMetadataResponse { name, ..Default::default() }));
+        }
         let spec = |spec: &TensorSpec| TensorMetadata {
             name: spec.name.clone(),
             datatype: spec.dtype.name().to_owned(),
@@ -183,7 +209,7 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        let call = self.enter("ModelStreamInfer", request.metadata())?;
+        let call = self.enter_added("ModelStreamInfer", request.metadata())?;
         let (metadata, _, messages) = request.into_parts();
         let shared = Arc::new((call, metadata));
         let messages = messages.take_until(self.closing.clone().cancelled_owned());
@@ -206,11 +232,40 @@ impl GrpcInferenceService for Service {
         Ok(Response::new(Box::pin(answers)))
     }
 
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        let _call = self.enter_added("ModelConfig", request.metadata())?;
+        let ModelConfigRequest { name, version: wanted } = request.into_inner();
+        let model = self.app.registry.predictive(&name, version(&wanted));
+        let model = model.map_err(|unserved| status(unserved.into()))?;
+        Ok(Response::new(ModelConfigResponse { config: Some(describe::config(&model)) }))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        let _call = self.enter_added("ModelStatistics", request.metadata())?;
+        let ModelStatisticsRequest { name, version: wanted } = request.into_inner();
+        // As Triton: without a name those of every model.
+        let models = match name.as_str() {
+            "" => self.app.registry.repository().ready(),
+            name => {
+                let model = self.app.registry.predictive(name, version(&wanted));
+                vec![model.map_err(|unserved| status(unserved.into()))?]
+            }
+        };
+        let model_stats = models.iter().map(|model| describe::statistics(model)).collect();
+        Ok(Response::new(ModelStatisticsResponse { model_stats }))
+    }
+
     async fn repository_index(
         &self,
         request: Request<RepositoryIndexRequest>,
     ) -> Result<Response<RepositoryIndexResponse>, Status> {
-        let _call = self.enter("RepositoryIndex", request.metadata())?;
+        let _call = self.enter_added("RepositoryIndex", request.metadata())?;
         let ready = request.into_inner().ready;
         let entries = self.app.registry.repository().index(ready).into_iter();
         let models = entries.map(|entry| ModelIndex {
@@ -242,7 +297,11 @@ impl GrpcInferenceService for Service {
             }
         }
         let loaded = self.app.registry.repository().load(&model_name, config.as_deref()).await;
-        loaded.map_err(status)?;
+        loaded.map_err(|failure| match self.strict() {
+            // A defect of KServe's error interceptor.
+            true => Status::unknown(failure.text),
+            false => status(failure),
+        })?;
         Ok(Response::new(RepositoryModelLoadResponse { model_name, is_loaded: true }))
     }
 
