@@ -1,22 +1,31 @@
-//! The cache's layout, as the hub's Python client has it: contents by checksum in `blobs/`, names as
-//! links in `snapshots/<commit>/`, branches as files in `refs/`.
+//! The cache of the hub's Python client: contents by checksum in `blobs/`, names as links in
+//! `snapshots/<commit>/`, branches as files in `refs/`. `hf-hub` knows where these lie; writing links and
+//! listing what is here are added.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
+
 use super::files::RemoteFile;
 use super::{HubError, HubId};
 
-/// The files of one repository in the cache.
-#[derive(Clone, Debug)]
+/// One revision of a repository in the cache.
+#[derive(Debug)]
 pub(super) struct RepositoryCache {
+    layout: CacheRepo,
+    /// Directory of the repository.
     root: PathBuf,
+    revision: String,
 }
 
 impl RepositoryCache {
-    pub(super) fn new(cache: &Path, id: &HubId) -> Self {
-        Self { root: cache.join(format!("models--{}--{}", id.owner, id.name)) }
+    pub(super) fn new(cache: &Path, id: &HubId, revision: &str) -> Self {
+        let revision = revision.to_owned();
+        let repo = Repo::with_revision(id.repository(), RepoType::Model, revision.clone());
+        let root = cache.join(repo.folder_name());
+        Self { layout: Cache::new(cache.to_owned()).repo(repo), root, revision }
     }
 
     /// Where the content with this checksum lies.
@@ -26,25 +35,24 @@ impl RepositoryCache {
 
     /// Where the files of a commit lie.
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
-        self.root.join("snapshots").join(commit)
+        self.layout.pointer_path(commit)
     }
 
-    /// The commit that a revision was when it was last asked for.
-    pub(super) fn commit(&self, revision: &str) -> Option<String> {
-        let named = fs::read_to_string(self.root.join("refs").join(revision)).ok();
-        let commit = named.map_or_else(|| revision.to_owned(), |text| text.trim().to_owned());
-        (is_name(&commit) && self.snapshot(&commit).is_dir()).then_some(commit)
+    /// The commit that the revision was when it was last asked for.
+    pub(super) fn commit(&self) -> Option<String> {
+        // The snapshot that the revision's file names, or that the revision itself names.
+        let named = self.layout.get("");
+        let named = named.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+        let commit = named.unwrap_or(&self.revision);
+        (is_name(commit) && self.snapshot(commit).is_dir()).then(|| commit.to_owned())
     }
 
-    /// Remembers the commit of a revision.
-    pub(super) fn remember(&self, revision: &str, commit: &str) -> Result<(), HubError> {
-        let path = self.root.join("refs").join(revision);
-        if revision == commit || fs::read_to_string(&path).is_ok_and(|known| known.trim() == commit)
-        {
+    /// Remembers the commit of the revision.
+    pub(super) fn remember(&self, commit: &str) -> Result<(), HubError> {
+        if self.commit().as_deref() == Some(commit) {
             return Ok(());
         }
-        make_parent(&path)?;
-        fs::write(&path, commit).map_err(HubError::io(&path))
+        self.layout.create_ref(commit).map_err(HubError::io(&self.root.join("refs")))
     }
 
     /// Makes a file of a commit point at its content.

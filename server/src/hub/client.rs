@@ -80,17 +80,17 @@ impl HubClient {
     /// # Errors
     /// [`HubError`] says what to do.
     pub async fn fetch(&self, id: &HubId, progress: Progress<'_>) -> Result<PathBuf, HubError> {
-        let cache = RepositoryCache::new(&self.config.cache, id);
         let revision = id.revision.as_deref().or(self.config.revision.as_deref()).unwrap_or("main");
+        let cache = RepositoryCache::new(&self.config.cache, id, revision);
         if self.config.offline {
             let missing = || HubError::Offline {
                 what: format!("{id} (revision {revision})"),
                 cache: self.config.cache.clone(),
             };
-            return self.cached(id, &cache, revision).unwrap_or_else(|| Err(missing()));
+            return cached(id, &cache).unwrap_or_else(|| Err(missing()));
         }
         // With the model here, a hub that is down is not waited for.
-        let cached = self.cached(id, &cache, revision).and_then(Result::ok);
+        let cached = cached(id, &cache).and_then(Result::ok);
         let tries = if cached.is_some() { 1 } else { TRIES };
         let (commit, files) = match (self.revision(id, revision, tries).await, cached) {
             (Ok(found), _) => found,
@@ -102,20 +102,8 @@ impl HubClient {
         };
         let files = choose(id, files)?;
         self.download(id, &cache, &commit, &files, progress).await?;
-        cache.remember(revision, &commit)?;
+        cache.remember(&commit)?;
         Ok(local(&cache, &commit, &files))
-    }
-
-    /// What the cache has of a revision; absent when it knows nothing of it.
-    fn cached(
-        &self,
-        id: &HubId,
-        cache: &RepositoryCache,
-        revision: &str,
-    ) -> Option<Result<PathBuf, HubError>> {
-        let commit = cache.commit(revision)?;
-        let files = choose(id, cache.files(&commit));
-        Some(files.map(|files| local(cache, &commit, &files)))
     }
 
     /// The commit of a revision and its files.
@@ -252,6 +240,13 @@ impl HubClient {
         tracing::warn!(%error, seconds, "trying again");
         tokio::time::sleep(self.second * seconds).await;
     }
+}
+
+/// What the cache has of its revision; absent when it knows nothing of it.
+fn cached(id: &HubId, cache: &RepositoryCache) -> Option<Result<PathBuf, HubError>> {
+    let commit = cache.commit()?;
+    let files = choose(id, cache.files(&commit));
+    Some(files.map(|files| local(cache, &commit, &files)))
 }
 
 /// The directory of a commit, or the one `.gguf` file in it.

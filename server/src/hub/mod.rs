@@ -1,8 +1,8 @@
 //! Models by hub id: `org/name`, downloaded once into the cache that the hub's Python client uses too.
 //!
-//! The published client crate reads the environment by itself, starts a cut download from its first
-//! byte and brings a second TLS library; `docs/dependencies.md` has the comparison. What is here is the
-//! part a server needs: one listing, the files that matter, resumed and verified downloads.
+//! `hf-hub` gives the layout of that cache. Its downloads trust what comes: no checksum, no second try, no
+//! end of a silent connection; `docs/dependencies.md` has the comparison. What is here is the part a server
+//! needs: one listing, the files that matter, resumed and verified downloads.
 
 mod cache;
 mod client;

@@ -224,6 +224,9 @@ async fn a_model_comes_once_and_through_redirects_without_the_token() {
         hub.seen("/storage").iter().all(|request| !request.headers.contains_key("authorization"))
     );
 
+    let named = hub.cache.join("models--org--name/refs/main");
+    assert_eq!(fs::read_to_string(&named).unwrap(), COMMIT);
+
     let before = hub.seen("/resolve/").len();
     check_snapshot(&fetch(&client).await.unwrap());
     assert_eq!(hub.seen("/resolve/").len(), before, "everything was here already");
@@ -232,6 +235,23 @@ async fn a_model_comes_once_and_through_redirects_without_the_token() {
     check_snapshot(&fetch(&offline).await.unwrap());
     let gone = hub.client_with(|config| config.endpoint = "http://127.0.0.1:1".to_owned());
     check_snapshot(&fetch(&gone).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_reference_that_leads_elsewhere_is_not_followed() {
+    for named in ["../../elsewhere", "/elsewhere", "..", "", "sub/0123"] {
+        let hub = Hub::start(Arc::new(good));
+        let references = hub.cache.join("models--org--name/refs");
+        fs::create_dir_all(&references).unwrap();
+        fs::create_dir_all(hub.cache.join("elsewhere")).unwrap();
+        fs::create_dir_all(hub.cache.join("models--org--name/snapshots/sub/0123")).unwrap();
+        fs::write(references.join("main"), named).unwrap();
+        let offline = hub.client_with(|config| config.offline = true);
+        let error = fetch(&offline).await.expect_err(named);
+        assert!(matches!(error, HubError::Offline { .. }), "{named:?}: {error}");
+        check_snapshot(&fetch(&hub.client()).await.unwrap());
+        assert_eq!(fs::read_to_string(references.join("main")).unwrap(), COMMIT);
+    }
 }
 
 #[tokio::test]
