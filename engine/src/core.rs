@@ -15,7 +15,9 @@ use tokenmill_scheduler::{
     StepPlan, Tick, TokenId,
 };
 
-use crate::executor::{Executor, ExecutorError, PositionLogprobs, SequenceInit, StepOutput};
+use crate::executor::{
+    DeviceTimes, Executor, ExecutorError, PositionLogprobs, SequenceInit, StepOutput,
+};
 use crate::sampling::SamplingParams;
 use crate::stats::{Counters, EngineStats};
 use crate::stream::{TokenEvent, TokenSender};
@@ -135,6 +137,7 @@ impl EngineCore {
     /// While a step is launched.
     pub fn schedule(&mut self, now: Tick) -> bool {
         assert!(!self.launched, "a step is committed before the next is planned");
+        let before = self.events.len();
         for &slot in &self.live {
             if let Some(live) = &self.sequences[slot as usize]
                 && live.sender.is_closed()
@@ -142,7 +145,9 @@ impl EngineCore {
                 self.scheduler.cancel(live.key, &mut self.events);
             }
         }
-        self.scheduler.schedule(now, &mut self.plan, &mut self.events)
+        let runs = self.scheduler.schedule(now, &mut self.plan, &mut self.events);
+        self.count(before);
+        runs
     }
 
     /// Starts the planned step on the device.
@@ -153,7 +158,37 @@ impl EngineCore {
         self.executor.launch(&self.plan)?;
         self.launched = true;
         self.counters.steps += 1;
+        for planned in &self.plan.sequences {
+            let live = self.sequences[planned.key.slot as usize].as_ref();
+            let prompt = live.map_or(u32::MAX, |live| live.prompt_tokens);
+            let tokens = u64::from(planned.tokens.end - planned.tokens.start);
+            match planned.output {
+                Some(_) if tokens == 1 && planned.start >= prompt => {
+                    self.counters.decode_tokens += 1;
+                }
+                _ => self.counters.prefill_tokens += tokens,
+            }
+        }
         Ok(())
+    }
+
+    /// Counts the events from the `from`th on, before anybody reads them.
+    fn count(&mut self, from: usize) {
+        for index in from..self.events.len() {
+            match self.events[index] {
+                Event::Admitted { .. } => {}
+                Event::Token(key, _) => {
+                    self.count_prompt(key);
+                    self.counters.generation_tokens += 1;
+                }
+                Event::Finished(key, reason) => {
+                    if reason == FinishReason::Pooled {
+                        self.count_prompt(key);
+                    }
+                    self.counters.finish(reason, 1);
+                }
+            }
+        }
     }
 
     /// Hands out what happened since the last delivery; returns the number of scheduler events.
@@ -188,8 +223,6 @@ impl EngineCore {
         let live = self.sequence(key);
         let logprobs = live.logprobs.take();
         live.sender.send(TokenEvent::Token { id, logprobs });
-        self.count_prompt(key);
-        self.counters.generation_tokens += 1;
     }
 
     fn count_prompt(&mut self, key: SeqKey) {
@@ -201,9 +234,6 @@ impl EngineCore {
     }
 
     fn finished(&mut self, key: SeqKey, reason: FinishReason) {
-        if reason == FinishReason::Pooled {
-            self.count_prompt(key);
-        }
         let live = self.sequences[key.slot as usize].take();
         let live = live.filter(|live| live.key == key).expect("a sequence ends once");
         self.live.swap_remove(live.index);
@@ -216,7 +246,6 @@ impl EngineCore {
         }
         live.sender.end(TokenEvent::Finished(reason));
         self.executor.forget(key);
-        self.counters.finish(reason, 1);
     }
 
     /// Takes a submission in.
@@ -259,11 +288,11 @@ impl EngineCore {
         self.live.push(key.slot);
     }
 
-    /// Waits for the launched step.
+    /// Waits for the launched step; returns what it took.
     ///
     /// # Errors
     /// When the device failed or the executor broke its contract.
-    pub fn collect(&mut self) -> Result<(), EngineFault> {
+    pub fn collect(&mut self) -> Result<DeviceTimes, EngineFault> {
         self.executor.collect(&self.plan, &mut self.output)?;
         self.sampling.clear();
         let sampling = self.plan.sequences.iter();
@@ -273,7 +302,7 @@ impl EngineCore {
         if got != want {
             return Err(EngineFault::Output { what: "tokens", got, want });
         }
-        Ok(())
+        Ok(self.output.times)
     }
 
     /// Takes the step's results in. Its events wait for the next delivery.
@@ -288,7 +317,9 @@ impl EngineCore {
         self.keep_logprobs()?;
         self.keep_prompt_logprobs()?;
         self.keep_pooled()?;
+        let before = self.events.len();
         self.scheduler.commit(&self.plan, &self.output.tokens, &mut self.events);
+        self.count(before);
         self.launched = false;
         Ok(())
     }
@@ -367,7 +398,9 @@ impl EngineCore {
 
     /// Ends every stream with `Lost` and shows nobody running; for an engine that cannot go on.
     pub fn abandon(&mut self) {
-        self.counters.finish(FinishReason::Failed, self.live.len() as u64);
+        // Those whose end is known but undelivered are counted.
+        let ended = self.events.iter().filter(|event| matches!(event, Event::Finished(..))).count();
+        self.counters.finish(FinishReason::Failed, self.live.len().saturating_sub(ended) as u64);
         self.counters.running = 0;
         self.counters.waiting = 0;
         self.counters.oldest_waiting = None;

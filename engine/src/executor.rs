@@ -1,6 +1,7 @@
 //! The seam between the engine loop and a device.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokenmill_scheduler::{CacheGroup, SeqKey, StepPlan, TokenId};
 
@@ -49,6 +50,17 @@ pub struct PositionLogprobs {
     pub top: Vec<(TokenId, f32)>,
 }
 
+/// What a device's work on a step took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceTimes {
+    /// Turning the plan into inputs.
+    pub prepare: Duration,
+    /// The forward pass and the logits.
+    pub forward: Duration,
+    /// Choosing tokens.
+    pub sample: Duration,
+}
+
 /// What a step produced. Buffers are reused; executors clear and fill them.
 #[derive(Clone, Debug, Default)]
 pub struct StepOutput {
@@ -61,6 +73,8 @@ pub struct StepOutput {
     pub prompt_logprobs: Vec<(u32, PositionLogprobs)>,
     /// Pooled rows, one per planned sequence with `OutputKind::Pool`, packed.
     pub pooled: Vec<f32>,
+    /// What it took; zero where an executor does not tell.
+    pub times: DeviceTimes,
 }
 
 impl StepOutput {
@@ -70,6 +84,7 @@ impl StepOutput {
         self.logprobs.clear();
         self.prompt_logprobs.clear();
         self.pooled.clear();
+        self.times = DeviceTimes::default();
     }
 }
 

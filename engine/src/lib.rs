@@ -20,3 +20,5 @@ pub mod stream;
 pub mod text;
 mod thread;
 pub mod weights;
+
+pub use tokenmill_kernels::isa::Isa;

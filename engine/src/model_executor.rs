@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokenmill_kernels::pool::ThreadPool;
 use tokenmill_scheduler::{OutputKind, SeqKey, StepPlan, TokenId};
@@ -101,17 +102,22 @@ impl ModelExecutor {
     }
 
     fn run(&mut self, plan: &StepPlan) -> Result<(), OpError> {
+        let began = Instant::now();
         self.ops.begin_step(plan, self.limits.block_size);
         self.collect_rows(plan);
         self.output.clear();
+        let prepared = Instant::now();
+        self.output.times.prepare = prepared - began;
         let residual = self.model.forward(&mut self.ops)?;
         let (samples, total) = (self.keys.len(), self.token_rows.len());
         for rows in slices(0..samples) {
             let logits = self.logits(residual, rows.clone())?;
+            let sampling = Instant::now();
             let (pool, values) = (&self.pool, self.ops.values(logits));
             self.sampler.sample_rows(&self.keys[rows], values, &mut self.output, |lanes, work| {
                 pool.run(lanes, work);
             });
+            self.output.times.sample += sampling.elapsed();
             self.ops.free(logits);
         }
         for rows in slices(samples..total) {
@@ -125,6 +131,7 @@ impl ModelExecutor {
             self.ops.free(logits);
         }
         self.ops.free(residual);
+        self.output.times.forward = prepared.elapsed().saturating_sub(self.output.times.sample);
         Ok(())
     }
 

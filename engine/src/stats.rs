@@ -1,10 +1,10 @@
 //! What the engine counts, as relaxed atomics with one writer.
 //!
 //! The engine thread is the only writer and stores once per step; readers take each value when they
-//! like. Values are not a snapshot: two of them may be from neighbouring steps. Names, labels and
-//! text formats are the server's business.
+//! like. Values are not a snapshot: two of them may be from neighbouring steps. But who reads that fewer
+//! sequences run finds their tokens and ends counted. Names, labels and text formats are the server's business.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::time::Duration;
 
 use tokenmill_scheduler::{FinishReason, Tick};
@@ -16,11 +16,11 @@ pub struct Value(AtomicU64);
 impl Value {
     /// The present value.
     pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.0.load(Acquire)
     }
 
     fn set(&self, value: u64) {
-        self.0.store(value, Relaxed);
+        self.0.store(value, Release);
     }
 }
 
@@ -63,15 +63,21 @@ impl Histogram {
     }
 }
 
-/// What the engine thread does in a step, in order.
+/// What happens in a step, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepPart {
     /// Cancelling streams that were left, and planning.
     Schedule,
-    /// Queueing the plan on the device (on the CPU: the forward pass).
+    /// Turning the plan into the device's inputs.
+    Prepare,
+    /// The forward pass and the logits.
+    Forward,
+    /// Choosing tokens from logits.
+    Sample,
+    /// What else a launch does.
     Launch,
     /// Handing out the previous step's events.
-    Deliver,
+    Emit,
     /// Applying submissions.
     Submit,
     /// Waiting for the device.
@@ -82,10 +88,13 @@ pub enum StepPart {
 
 impl StepPart {
     /// Every part, in the order of [`EngineStats::step_seconds`].
-    pub const ALL: [StepPart; 6] = [
+    pub const ALL: [StepPart; 9] = [
         StepPart::Schedule,
+        StepPart::Prepare,
+        StepPart::Forward,
+        StepPart::Sample,
         StepPart::Launch,
-        StepPart::Deliver,
+        StepPart::Emit,
         StepPart::Submit,
         StepPart::Collect,
         StepPart::Commit,
@@ -95,8 +104,11 @@ impl StepPart {
     pub fn name(self) -> &'static str {
         match self {
             StepPart::Schedule => "schedule",
+            StepPart::Prepare => "prepare",
+            StepPart::Forward => "forward",
+            StepPart::Sample => "sample",
             StepPart::Launch => "launch",
-            StepPart::Deliver => "deliver",
+            StepPart::Emit => "emit",
             StepPart::Submit => "submit",
             StepPart::Collect => "collect",
             StepPart::Commit => "commit",
@@ -169,6 +181,10 @@ pub struct EngineStats {
     pub evictions: Value,
     /// Steps run.
     pub steps: Value,
+    /// Query tokens of prompts, and those computed again after a preemption.
+    pub prefill_tokens: Value,
+    /// Query tokens that are a sequence's newest token.
+    pub decode_tokens: Value,
     finished: [Value; FINISH_REASONS.len()],
     /// Query tokens of a step: prompt and completion tokens computed.
     pub iteration_tokens: Histogram,
@@ -192,6 +208,8 @@ impl Default for EngineStats {
             recomputed_tokens: Value::default(),
             evictions: Value::default(),
             steps: Value::default(),
+            prefill_tokens: Value::default(),
+            decode_tokens: Value::default(),
             finished: Default::default(),
             iteration_tokens: Histogram::new(ITERATION_TOKENS_BOUNDS),
             step_seconds: std::array::from_fn(|_| Histogram::new(STEP_SECONDS_BOUNDS)),
@@ -222,10 +240,8 @@ impl EngineStats {
         if total == 0 { 0.0 } else { total.saturating_sub(free) as f64 / total as f64 }
     }
 
-    /// Stores the plain counters of the engine thread.
+    /// Stores the plain counters of the engine thread; those that say who is there come last.
     pub(crate) fn publish(&self, counters: &Counters) {
-        self.running.set(counters.running);
-        self.waiting.set(counters.waiting);
         let oldest = counters.oldest_waiting.map_or(u64::MAX, |tick| tick.0);
         self.oldest_waiting.store(oldest, Relaxed);
         self.blocks_total.set(counters.blocks_total);
@@ -239,9 +255,13 @@ impl EngineStats {
         self.recomputed_tokens.set(counters.recomputed_tokens);
         self.evictions.set(counters.evictions);
         self.steps.set(counters.steps);
+        self.prefill_tokens.set(counters.prefill_tokens);
+        self.decode_tokens.set(counters.decode_tokens);
         for (value, &count) in self.finished.iter().zip(&counters.finished) {
             value.set(count);
         }
+        self.waiting.set(counters.waiting);
+        self.running.set(counters.running);
     }
 
     /// Records a step that ran.
@@ -270,6 +290,8 @@ pub(crate) struct Counters {
     pub(crate) recomputed_tokens: u64,
     pub(crate) evictions: u64,
     pub(crate) steps: u64,
+    pub(crate) prefill_tokens: u64,
+    pub(crate) decode_tokens: u64,
     finished: [u64; FINISH_REASONS.len()],
 }
 

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use crate::core::{EngineCore, EngineFault, Submission};
+use crate::executor::DeviceTimes;
 use crate::handle::Shared;
 use crate::stats::StepPart;
 
@@ -54,12 +55,11 @@ fn drive(
         }
         watch.lap(StepPart::Launch);
         let delivered = core.deliver();
-        watch.lap(StepPart::Deliver);
+        watch.lap(StepPart::Emit);
         let applied = apply_pending(core, commands, shared);
         watch.lap(StepPart::Submit);
         if runs {
-            core.collect()?;
-            watch.lap(StepPart::Collect);
+            watch.device(core.collect()?);
             core.commit()?;
             watch.lap(StepPart::Commit);
             core.publish();
@@ -104,5 +104,16 @@ impl Stopwatch {
         let now = Instant::now();
         self.parts[part as usize] = now - self.last;
         self.last = now;
+    }
+
+    /// Ends the wait for the device. What it did of its work inside the launch is told apart from that.
+    fn device(&mut self, times: DeviceTimes) {
+        self.lap(StepPart::Collect);
+        let DeviceTimes { prepare, forward, sample } = times;
+        self.parts[StepPart::Prepare as usize] = prepare;
+        self.parts[StepPart::Forward as usize] = forward;
+        self.parts[StepPart::Sample as usize] = sample;
+        let launch = &mut self.parts[StepPart::Launch as usize];
+        *launch = launch.saturating_sub(prepare + forward + sample);
     }
 }

@@ -115,6 +115,30 @@ fn a_thousand_streams_over_two_threads_with_readers_that_leave() {
 }
 
 #[test]
+fn what_a_reader_has_read_is_counted() {
+    let (handle, thread) = spawn(SimConfig::default(), 8);
+    let stats = handle.stats();
+    let (mut prompts, mut generated) = (0, 0);
+    for seed in 0..40 {
+        let request = request(seed, 1 + seed as u32 % 5);
+        prompts += request.spec.prompt.len() as u64;
+        let (tokens, end) = read(handle.submit(request).expect("one at a time"));
+        assert_eq!(end, TokenEvent::Finished(FinishReason::Length));
+        generated += tokens.len() as u64;
+        assert_eq!((stats.running.get(), stats.finished(FinishReason::Length)), (0, seed + 1));
+        assert_eq!(
+            (stats.prompt_tokens.get(), stats.generation_tokens.get()),
+            (prompts, generated)
+        );
+        // The first token of each comes from its prompt's last step.
+        assert_eq!(stats.decode_tokens.get(), generated - (seed + 1));
+        assert_eq!(stats.prefill_tokens.get(), prompts - stats.cached_tokens.get());
+    }
+    drop(handle);
+    thread.join().unwrap();
+}
+
+#[test]
 fn refusals_come_back_at_once_and_say_why() {
     let (handle, thread) = spawn(SimConfig::default(), 2);
     let check = |request: GenerateRequest, want: &str| {

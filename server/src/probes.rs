@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::app::App;
 use crate::body;
-use crate::metrics;
+use crate::metrics::{self, Format};
 
 /// `GET /health`, `/ping`: 200 without a body while the engine lives.
 pub(crate) async fn health(State(app): State<Arc<App>>) -> StatusCode {
@@ -46,8 +46,10 @@ pub(crate) async fn load(State(app): State<Arc<App>>) -> Response {
     body::json(&json!({ "server_load": app.in_flight() }))
 }
 
-/// `GET /metrics`.
-pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let text = metrics::encode(&app);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+/// `GET /metrics`: Prometheus' format, or OpenMetrics where the `Accept` header asks for it.
+pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::accepted(accept.unwrap_or_default());
+    let text = metrics::encode(&app, format);
+    ([(header::CONTENT_TYPE, format.content_type())], text).into_response()
 }

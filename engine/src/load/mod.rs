@@ -9,6 +9,7 @@ mod plan;
 mod source;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokenmill_kernels::attention::KvCache;
 
@@ -92,6 +93,7 @@ pub fn load(
     pool: &Arc<ThreadPool>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(ModelExecutor, MemoryPlan, LoadReport), LoadError> {
+    let began = Instant::now();
     let plan = plan::plan(source, options, pool.threads())?;
     let architecture = models::find(&source.config.architecture)?;
     let weights = Weights::new(source.tensors.as_ref());
@@ -103,7 +105,8 @@ pub fn load(
     };
     let mut loader = WeightLoader::new(weights, options.dtype, &mut advance);
     let model = (architecture.load)(&source.config, plan.limits.max_model_len, &mut loader)?;
-    let report = loader.report();
+    let mut report = loader.report();
+    report.weights = began.elapsed();
 
     let limits = plan.limits.clone();
     let caches = model
@@ -124,6 +127,7 @@ pub fn load(
         limits.groups.len(),
     );
     let ops = CpuOps::new(Arc::clone(pool), &plan, caches, step);
+    report.cache = began.elapsed().saturating_sub(report.weights);
     Ok((ModelExecutor::new(model, ops, Arc::clone(pool), limits), plan, report))
 }
 

@@ -14,6 +14,7 @@ pub(crate) mod testing;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use dequantize::dequantize;
 pub use dtype::StoredType;
@@ -130,6 +131,10 @@ pub struct LoadReport {
     pub unread: Vec<String>,
     /// Tensors that were asked for and are not there.
     pub missing: Vec<String>,
+    /// What reading the weights took.
+    pub weights: Duration,
+    /// What allocating the cache took.
+    pub cache: Duration,
 }
 
 /// Reads tensors for a model file, checks them and remembers what was read.
@@ -223,6 +228,8 @@ impl<'a> Weights<'a> {
         LoadReport {
             unread: unread.map(str::to_owned).collect(),
             missing: self.missing.iter().cloned().collect(),
+            weights: Duration::ZERO,
+            cache: Duration::ZERO,
         }
     }
 }

@@ -24,9 +24,7 @@ impl Machine {
     pub fn detect() -> Self {
         let logical = std::thread::available_parallelism().map_or(1, usize::from);
         let physical = physical_cores(Path::new("/sys/devices/system/cpu")).unwrap_or(logical);
-        let free = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
-        let group = group_memory(Path::new("/sys/fs/cgroup"));
-        let memory = [free, group].into_iter().flatten().min().unwrap_or(UNKNOWN_MEMORY);
+        let memory = free_memory().unwrap_or(UNKNOWN_MEMORY);
         Self { cores: physical.min(logical).max(1), memory }
     }
 }
@@ -67,6 +65,12 @@ fn physical_cores(root: &Path) -> Option<usize> {
         }
     }
     (!cores.is_empty()).then_some(cores.len())
+}
+
+/// Bytes of memory that this process may still take: of the machine and of its control group.
+pub(crate) fn free_memory() -> Option<u64> {
+    let free = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
+    [free, group_memory(Path::new("/sys/fs/cgroup"))].into_iter().flatten().min()
 }
 
 /// `MemAvailable` of `/proc/meminfo`, in bytes.

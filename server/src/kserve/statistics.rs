@@ -13,6 +13,14 @@ use crate::metrics::Histogram;
 /// KServe's bounds, in seconds.
 const SECONDS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Bounds of executions, in seconds: small models take microseconds.
+const EXECUTION: &[f64] = &[
+    1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0, 10.0,
+];
+/// Bounds of rows.
+const ROWS: &[f64] =
+    &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0];
 /// Batch sizes that are told apart.
 const MAX_BATCH_SIZES: usize = 128;
 
@@ -105,6 +113,8 @@ pub struct Statistics {
     pub(crate) predict: Histogram,
     pub(crate) postprocess: Histogram,
     pub(crate) explain: Histogram,
+    pub(crate) inference: Histogram,
+    pub(crate) batch_rows: Histogram,
 }
 
 impl Default for Statistics {
@@ -125,6 +135,8 @@ impl Default for Statistics {
             predict: Histogram::seconds(SECONDS),
             postprocess: Histogram::seconds(SECONDS),
             explain: Histogram::seconds(SECONDS),
+            inference: Histogram::seconds(EXECUTION),
+            batch_rows: Histogram::counts_of(ROWS),
         }
     }
 }
@@ -197,6 +209,8 @@ impl Statistics {
         }
         let rows = timings.batch_rows;
         self.executions.fetch_add(1, Relaxed);
+        self.inference.observe(timings.compute.as_secs_f64());
+        self.batch_rows.observe(rows as f64);
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
         if batches.len() < MAX_BATCH_SIZES || batches.contains_key(&rows) {
             let entry = batches.entry(rows).or_default();
@@ -287,5 +301,9 @@ mod tests {
         assert_eq!(batches.len(), 1);
         assert_eq!(batches[0]["batch_size"], 6);
         assert_eq!(batches[0]["compute_infer"], json!({"count": 1, "ns": 50}));
+        assert_eq!(
+            (statistics.inference.counts().sum::<u64>(), statistics.batch_rows.sum()),
+            (1, 6.0)
+        );
     }
 }

@@ -8,6 +8,7 @@
 mod classic;
 mod histogram;
 mod http;
+mod panics;
 mod process;
 mod table;
 mod text;
@@ -18,9 +19,13 @@ use std::time::Instant;
 
 pub use histogram::Histogram;
 pub(crate) use http::{Exchange, HttpMetrics};
+pub use panics::watch as watch_panics;
 use table::ModelScope;
 pub use table::{Kind, METRICS, Metric, document};
 use text::Family;
+pub(crate) use text::Format;
+
+use tokenmill_engine::stats::STEP_SECONDS_BOUNDS;
 
 use crate::app::App;
 use crate::error::Cause;
@@ -106,6 +111,7 @@ pub struct ModelMetrics {
     pub(crate) max_tokens: Histogram,
     pub(crate) longest: Histogram,
     pub(crate) choices: Histogram,
+    pub(crate) detokenize: Histogram,
     pub(crate) finished: [AtomicU64; FINISHED_LABELS.len()],
     pub(crate) cancelled: [AtomicU64; CANCELLER_LABELS.len()],
     pub(crate) aborted_tokens: AtomicU64,
@@ -133,6 +139,7 @@ impl ModelMetrics {
             max_tokens: lengths(),
             longest: lengths(),
             choices: Histogram::counts_of(CHOICES),
+            detokenize: Histogram::seconds(STEP_SECONDS_BOUNDS),
             finished: Default::default(),
             cancelled: Default::default(),
             aborted_tokens: AtomicU64::new(0),
@@ -215,9 +222,10 @@ impl SequenceTimes {
         self.cached_tokens = cached_tokens;
     }
 
-    /// Tokens came, together.
-    pub(crate) fn output(&mut self, metrics: &ModelMetrics) {
+    /// Tokens came, together; reading them began at `began`.
+    pub(crate) fn output(&mut self, metrics: &ModelMetrics, began: Instant) {
         let now = Instant::now();
+        metrics.detokenize.observe(seconds(began, now));
         match self.last {
             Some(last) => metrics.inter_token.observe(seconds(last, now)),
             None => {
@@ -262,6 +270,8 @@ pub(crate) struct ServerMetrics {
     pub(crate) http: HttpMetrics,
     rejected: Mutex<std::collections::BTreeMap<(&'static str, u16), u64>>,
     pub(crate) queue_rejections: [AtomicU64; 2],
+    /// Requests that failed by our fault while the server went on.
+    pub(crate) isolated: AtomicU64,
 }
 
 impl Default for ServerMetrics {
@@ -271,6 +281,7 @@ impl Default for ServerMetrics {
             http: HttpMetrics::default(),
             rejected: Mutex::new(rejected.into()),
             queue_rejections: Default::default(),
+            isolated: AtomicU64::new(0),
         }
     }
 }
@@ -278,6 +289,9 @@ impl Default for ServerMetrics {
 impl ServerMetrics {
     /// A request was refused.
     pub(crate) fn reject(&self, cause: Cause, status: u16) {
+        if cause == Cause::Internal && status == 500 {
+            self.isolated.fetch_add(1, Relaxed);
+        }
         let mut rejected = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
         *rejected.entry((cause.label(), status)).or_default() += 1;
     }
@@ -292,7 +306,7 @@ impl ServerMetrics {
 }
 
 /// The answer to a scrape.
-pub(crate) fn encode(app: &App) -> String {
+pub(crate) fn encode(app: &App, format: Format) -> String {
     let mut out = String::with_capacity(64 << 10);
     let scopes: Vec<ModelScope<'_>> = app
         .registry
@@ -304,31 +318,34 @@ pub(crate) fn encode(app: &App) -> String {
     let triton = app.config.kserve.triton_metrics;
     let wanted = |metric: &&Metric| triton || !matches!(metric.write, table::Write::Triton(_));
     for metric in METRICS.iter().chain(classic::FAMILIES).filter(wanted) {
-        metric.header(&mut out);
+        metric.header(format, &mut out);
         match metric.write {
             table::Write::Classic(write) => {
                 for model in &classics {
                     let base = vec![("model_name", model.name.as_str())];
-                    write(model, &mut Family::new(&mut out, metric.name, base));
+                    write(model, &mut Family::new(&mut out, format, metric.name, base));
                 }
             }
-            table::Write::Triton(write) => {
+            table::Write::Triton(write) | table::Write::Versioned(write) => {
                 for model in &classics {
                     let version = model.version.as_deref().unwrap_or_default();
                     let base = vec![("model", model.name.as_str()), ("version", version)];
-                    write(model, &mut Family::new(&mut out, metric.name, base));
+                    write(model, &mut Family::new(&mut out, format, metric.name, base));
                 }
             }
             table::Write::Server(write) => {
-                write(app, &mut Family::new(&mut out, metric.name, Vec::new()));
+                write(app, &mut Family::new(&mut out, format, metric.name, Vec::new()));
             }
             table::Write::Model(write) => {
                 for scope in &scopes {
                     let base = vec![("model_name", scope.name), ("engine", "0")];
-                    write(scope, &mut Family::new(&mut out, metric.name, base));
+                    write(scope, &mut Family::new(&mut out, format, metric.name, base));
                 }
             }
         }
+    }
+    if format == Format::OpenMetrics {
+        out.push_str("# EOF\n");
     }
     out
 }

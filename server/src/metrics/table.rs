@@ -2,12 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use tokenmill_engine::Isa;
 use tokenmill_engine::stats::StepPart;
 
 use super::histogram::Histogram;
-use super::text::{Buckets, Family};
+use super::panics;
+use super::text::{Buckets, Family, Format};
 use super::{CANCELLER_LABELS, FINISHED_LABELS, ModelMetrics, classic, process};
 use crate::app::App;
+use crate::config::machine;
 use crate::kserve::Predictive;
 use crate::registry::Generative;
 
@@ -50,7 +53,9 @@ pub(super) enum Write {
     Model(fn(&ModelScope<'_>, &mut Family<'_>)),
     /// Once per classic model, with the label `model_name`.
     Classic(fn(&Predictive, &mut Family<'_>)),
-    /// Once per classic model, with the labels `model` and `version`, where the settings ask for it.
+    /// Once per classic model, with the labels `model` and `version`.
+    Versioned(fn(&Predictive, &mut Family<'_>)),
+    /// The same where the settings ask for it.
     Triton(fn(&Predictive, &mut Family<'_>)),
 }
 
@@ -98,6 +103,16 @@ impl Metric {
         Self { name, kind, labels, help, write: Write::Classic(write) }
     }
 
+    pub(super) const fn versioned(
+        name: &'static str,
+        kind: Kind,
+        labels: &'static str,
+        help: &'static str,
+        write: fn(&Predictive, &mut Family<'_>),
+    ) -> Self {
+        Self { name, kind, labels, help, write: Write::Versioned(write) }
+    }
+
     pub(super) const fn triton(
         name: &'static str,
         kind: Kind,
@@ -108,9 +123,17 @@ impl Metric {
         Self { name, kind, labels, help, write: Write::Triton(write) }
     }
 
-    pub(super) fn header(&self, out: &mut String) {
+    pub(super) fn header(&self, format: Format, out: &mut String) {
         let Self { name, kind, help, .. } = self;
-        out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {}\n", kind.label()));
+        let (name, kind) = match (format, kind) {
+            (Format::OpenMetrics, Kind::Counter) => match name.strip_suffix("_total") {
+                Some(family) => (family, "counter"),
+                // A name of others that OpenMetrics has no counter for.
+                None => (*name, "unknown"),
+            },
+            _ => (*name, kind.label()),
+        };
+        out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
 }
 
@@ -118,9 +141,9 @@ impl Metric {
 pub fn document() -> String {
     let mut out = String::from(
         "# Metrics\n\nGenerated from the table in `server/src/metrics/table.rs`; a test compares the two. \
-         `GET /metrics` answers in\nPrometheus' text format. Series exist from the start, but for those whose labels come \
+         `GET /metrics` answers in\nPrometheus' text format, or in OpenMetrics' where the `Accept` header names it. Series exist from the start, but for those whose labels come \
          with a request.\nFamilies marked *model* carry the labels `model_name` (the first \
-         served name) and `engine`; those marked *triton* carry `model` and `version`\nand need \
+         served name) and `engine`; those marked *triton* need \
          `--triton-metrics`.\n\n\
          | name | type | labels | meaning |\n|---|---|---|---|\n",
     );
@@ -129,7 +152,8 @@ pub fn document() -> String {
             Write::Server(_) => None,
             Write::Model(_) => Some("*model*"),
             Write::Classic(_) => Some("`model_name`"),
-            Write::Triton(_) => Some("*triton*"),
+            Write::Versioned(_) => Some("`model`, `version`"),
+            Write::Triton(_) => Some("*triton*, `model`, `version`"),
         };
         let labels: Vec<String> = base
             .map(str::to_owned)
@@ -157,8 +181,12 @@ fn load(counter: &AtomicU64) -> u64 {
 }
 
 fn histogram(family: &mut Family<'_>, histogram: &Histogram) {
+    labelled_histogram(family, &[], histogram);
+}
+
+fn labelled_histogram(family: &mut Family<'_>, labels: &[(&str, &str)], histogram: &Histogram) {
     let (bounds, counts) = (histogram.bounds(), histogram.counts().collect());
-    family.buckets(&[], &Buckets { bounds, counts, sum: histogram.sum() });
+    family.buckets(labels, &Buckets { bounds, counts, sum: histogram.sum() });
 }
 
 fn engine_histogram(
@@ -215,7 +243,8 @@ fn kv_blocks(scope: &ModelScope<'_>, family: &mut Family<'_>) {
     let (unused, cached) = (stats.blocks_free.get(), stats.blocks_cached.get());
     let used = stats.blocks_total.get().saturating_sub(unused);
     let free = unused.saturating_sub(cached);
-    for (state, count) in [("free", free), ("cached", cached), ("used", used)] {
+    // Nothing pins blocks here; readers of the family expect the state.
+    for (state, count) in [("free", free), ("cached", cached), ("used", used), ("pinned", 0)] {
         family.count(&[("state", state)], count);
     }
 }
@@ -250,6 +279,16 @@ fn steps(scope: &ModelScope<'_>, family: &mut Family<'_>) {
     for part in StepPart::ALL {
         engine_histogram(family, &[("part", part.name())], stats(scope).step_seconds(part));
     }
+    labelled_histogram(family, &[("part", "detokenize")], &own(scope).detokenize);
+}
+
+fn step_tokens(scope: &ModelScope<'_>, family: &mut Family<'_>) {
+    let stats = stats(scope);
+    // Nothing drafts tokens, and packed steps have no padding.
+    let (prefill, decode) = (stats.prefill_tokens.get(), stats.decode_tokens.get());
+    for (kind, count) in [("prefill", prefill), ("decode", decode), ("draft", 0), ("padding", 0)] {
+        family.count(&[("kind", kind)], count);
+    }
 }
 
 fn queue_rejections(app: &App, family: &mut Family<'_>) {
@@ -271,10 +310,8 @@ fn http_requests(app: &App, family: &mut Family<'_>) {
 
 fn http_duration(app: &App, family: &mut Family<'_>) {
     app.metrics.http.visit(|handler, method, route| {
-        let duration = &route.duration;
-        let (bounds, counts) = (duration.bounds(), duration.counts().collect());
-        let buckets = Buckets { bounds, counts, sum: duration.sum() };
-        family.buckets(&[("handler", handler), ("method", method)], &buckets);
+        let labels = [("handler", handler), ("method", method)];
+        labelled_histogram(family, &labels, &route.duration);
     });
 }
 
@@ -306,13 +343,21 @@ fn memory(scope: &ModelScope<'_>, family: &mut Family<'_>) {
     for (part, bytes) in own(scope).memory() {
         family.value(&[("part", &part)], bytes);
     }
+    if let Some(free) = machine::free_memory() {
+        family.count(&[("part", "free")], free);
+    }
 }
 
 fn build_info(_: &App, family: &mut Family<'_>) {
     let commit = option_env!("TOKENMILL_COMMIT").unwrap_or("unknown");
-    let version = env!("CARGO_PKG_VERSION");
-    family
-        .value(&[("version", version), ("commit", commit), ("arch", std::env::consts::ARCH)], 1.0);
+    let labels = [
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("commit", commit),
+        ("arch", std::env::consts::ARCH),
+        ("cpu_isa", Isa::best().name()),
+        ("cuda", "none"),
+    ];
+    family.value(&labels, 1.0);
 }
 
 use Kind::{Counter, Gauge, Histogram as Hist, Summary};
@@ -360,16 +405,19 @@ pub static METRICS: &[Metric] = &[
     Metric::server("process_open_fds", Gauge, "", "Open file descriptors.", |_, f| optional(f, process::open_fds())),
     Metric::server("process_max_fds", Gauge, "", "Limit of open file descriptors.", |_, f| optional(f, process::max_fds())),
     Metric::server("process_start_time_seconds", Gauge, "", "Unix time at which the process started.", |_, f| optional(f, process::start_time_seconds())),
-    Metric::server("tokenmill_build_info", Gauge, "version,commit,arch", "What this binary is; the value is 1.", build_info),
+    Metric::server("tokenmill_build_info", Gauge, "version,commit,arch,cpu_isa,cuda", "What this binary is and which instructions its kernels use; the value is 1.", build_info),
     Metric::server("tokenmill_ready", Gauge, "", "1 when /health/ready answers 200.", |a, f| f.count(&[], u64::from(a.is_ready()))),
     Metric::server("tokenmill_requests_in_flight", Gauge, "", "Requests being served, as /load reports them.", |a, f| f.count(&[], a.in_flight())),
     Metric::model("tokenmill_startup_seconds", Gauge, "phase", "How long the phases of the start took.", startup),
     Metric::model("tokenmill_host_memory_bytes", Gauge, "part", "Host memory by what it holds.", memory),
-    Metric::model("tokenmill_step_seconds", Hist, "part", "Time of an engine step by its parts.", steps),
+    Metric::model("tokenmill_step_seconds", Hist, "part", "Time of an engine step by its parts; detokenize is of a stream's new tokens, outside the step.", steps),
+    Metric::model("tokenmill_step_tokens_total", Counter, "kind", "Query tokens of steps: of prompts (and of what is computed again), of sequences that generate.", step_tokens),
     Metric::model("tokenmill_steps_total", Counter, "", "Engine steps.", |s, f| f.count(&[], stats(s).steps.get())),
-    Metric::model("tokenmill_kv_blocks", Gauge, "state", "KV blocks: free, cached (content findable, no owner), used.", kv_blocks),
+    Metric::model("tokenmill_kv_blocks", Gauge, "state", "KV blocks: free, cached (content findable, no owner), used, pinned (none ever is).", kv_blocks),
     Metric::model("tokenmill_kv_evictions_total", Counter, "", "Cached blocks whose content was given up.", |s, f| f.count(&[], stats(s).evictions.get())),
     Metric::server("tokenmill_requests_rejected_total", Counter, "reason,status", "Requests refused, by cause.", rejected),
+    Metric::server("tokenmill_requests_isolated_total", Counter, "", "Requests that failed by the server's fault while it went on.", |a, f| f.count(&[], load(&a.metrics.isolated))),
+    Metric::server("tokenmill_panics_total", Counter, "", "Panics of the process, caught ones included.", |_, f| f.count(&[], panics::count())),
     Metric::model("tokenmill_requests_cancelled_total", Counter, "by", "Sequences ended early, by whom.", cancelled),
     Metric::model("tokenmill_tokens_wasted_total", Counter, "cause", "Tokens computed in vain.", wasted),
 ];

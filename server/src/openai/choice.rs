@@ -187,6 +187,7 @@ impl Choice {
 
     /// Takes every event that is ready. `true` when there was one.
     pub(crate) fn poll_drain(&mut self, context: &mut Context<'_>) -> bool {
+        let began = Instant::now();
         let mut progressed = false;
         let before = self.generated;
         while let Some(stream) = &mut self.stream {
@@ -195,7 +196,7 @@ impl Choice {
             self.take(event.unwrap_or(TokenEvent::Lost));
         }
         if self.generated > before {
-            self.times.output(&self.model.metrics);
+            self.times.output(&self.model.metrics, began);
         }
         if progressed && self.is_ended() {
             self.record_end();

@@ -39,7 +39,9 @@ impl Drop for InFlight {
     }
 }
 
-fn status(failure: Failure) -> Status {
+/// Counts a failed call; the log keeps what only we should know.
+fn status(app: &App, failure: Failure) -> Status {
+    app.metrics.reject(failure.cause(), failure.status(app.config.kserve.strict).as_u16());
     let text = match failure.kind {
         FailureKind::Internal => {
             tracing::warn!(text = %failure.text, "gRPC call failed");
@@ -145,7 +147,7 @@ impl GrpcInferenceService for Service {
         let ModelReadyRequest { name, version: wanted } = request.into_inner();
         match self.app.registry.readiness(&name, version(&wanted)) {
             Ok(ready) => Ok(Response::new(ModelReadyResponse { ready })),
-            Err(unserved) => Err(status(unserved.into())),
+            Err(unserved) => Err(status(&self.app, unserved.into())),
         }
     }
 
@@ -170,7 +172,7 @@ impl GrpcInferenceService for Service {
         let _call = self.enter("ModelMetadata", request.metadata())?;
         let ModelMetadataRequest { name, version: wanted } = request.into_inner();
         let model = self.app.registry.predictive(&name, version(&wanted));
-        let model = model.map_err(|unserved| status(unserved.into()))?;
+        let model = model.map_err(|unserved| status(&self.app, unserved.into()))?;
         if self.strict() {
             return Ok(Response::new(ModelMetadataResponse { name, ..Default::default() }));
         }
@@ -197,7 +199,10 @@ impl GrpcInferenceService for Service {
     ) -> Result<Response<ModelInferResponse>, Status> {
         let _call = self.enter("ModelInfer", request.metadata())?;
         let (metadata, _, message) = request.into_parts();
-        answer(&self.app, &metadata, message).await.map(Response::new).map_err(status)
+        answer(&self.app, &metadata, message)
+            .await
+            .map(Response::new)
+            .map_err(|failure| status(&self.app, failure))
     }
 
     type ModelStreamInferStream =
@@ -223,7 +228,7 @@ impl GrpcInferenceService for Service {
                         infer_response: Some(response),
                     },
                     Err(failure) => ModelStreamInferResponse {
-                        error_message: status(failure).message().to_owned(),
+                        error_message: status(app, failure).message().to_owned(),
                         infer_response: None,
                     },
                 })
@@ -239,7 +244,7 @@ impl GrpcInferenceService for Service {
         let _call = self.enter_added("ModelConfig", request.metadata())?;
         let ModelConfigRequest { name, version: wanted } = request.into_inner();
         let model = self.app.registry.predictive(&name, version(&wanted));
-        let model = model.map_err(|unserved| status(unserved.into()))?;
+        let model = model.map_err(|unserved| status(&self.app, unserved.into()))?;
         Ok(Response::new(ModelConfigResponse { config: Some(describe::config(&model)) }))
     }
 
@@ -254,7 +259,7 @@ impl GrpcInferenceService for Service {
             "" => self.app.registry.repository().ready(),
             name => {
                 let model = self.app.registry.predictive(name, version(&wanted));
-                vec![model.map_err(|unserved| status(unserved.into()))?]
+                vec![model.map_err(|unserved| status(&self.app, unserved.into()))?]
             }
         };
         let model_stats = models.iter().map(|model| describe::statistics(model)).collect();
@@ -300,7 +305,7 @@ impl GrpcInferenceService for Service {
         loaded.map_err(|failure| match self.strict() {
             // A defect of KServe's error interceptor.
             true => Status::unknown(failure.text),
-            false => status(failure),
+            false => status(&self.app, failure),
         })?;
         Ok(Response::new(RepositoryModelLoadResponse { model_name, is_loaded: true }))
     }
@@ -313,7 +318,7 @@ impl GrpcInferenceService for Service {
         let message = request.into_inner();
         let model_name = name_of(message.model_name, message.repository_or_model_name);
         let unloaded = self.app.registry.repository().unload(&model_name).await;
-        unloaded.map_err(status)?;
+        unloaded.map_err(|failure| status(&self.app, failure))?;
         Ok(Response::new(RepositoryModelUnloadResponse { model_name, is_unloaded: true }))
     }
 }
