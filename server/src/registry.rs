@@ -6,6 +6,7 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -56,34 +57,25 @@ pub struct GenerativeParts {
     pub kv_dtype: String,
 }
 
-/// A language model behind an engine.
+/// A language model behind an engine. What describes it is read as its own: `model.engine`.
 pub struct Generative {
-    /// The engine that runs it.
-    pub engine: EngineHandle,
+    parts: GenerativeParts,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// Threads for encoding and templates.
-    pub text: TextPool,
-    /// Its chat template.
-    pub template: Option<ChatTemplate>,
-    /// Tokens that end a completion by themselves.
-    pub eos_tokens: Vec<u32>,
-    /// Defaults of sampling.
-    pub defaults: SamplingDefaults,
-    /// `root` of the models list.
-    pub root: String,
-    /// Whether finished blocks are shared.
-    pub prefix_cache: bool,
-    /// Whether `priority` orders the queue.
-    pub priorities: bool,
-    /// Stored type of cached keys and values.
-    pub kv_dtype: String,
     /// Seconds since the epoch at which it was registered.
     pub created: u64,
     /// `system_fingerprint` of its answers.
     pub fingerprint: String,
     /// Its counters and histograms.
     pub metrics: ModelMetrics,
+}
+
+impl Deref for Generative {
+    type Target = GenerativeParts;
+
+    fn deref(&self) -> &GenerativeParts {
+        &self.parts
+    }
 }
 
 impl Generative {
@@ -95,18 +87,10 @@ impl Generative {
         let build = hasher.finish() as u32;
         Self {
             metrics: ModelMetrics::new(limits.max_model_len),
-            template: parts.template,
             tokenizer: parts.text.tokenizer().clone(),
-            text: parts.text,
-            eos_tokens: parts.eos_tokens,
-            defaults: parts.defaults,
-            root: parts.root,
-            prefix_cache: parts.prefix_cache,
-            priorities: parts.priorities,
-            kv_dtype: parts.kv_dtype,
             created: unix_seconds(),
             fingerprint: format!("tokenmill-{}-{build:08x}", env!("CARGO_PKG_VERSION")),
-            engine: parts.engine,
+            parts,
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tokenmill_engine::text::{ChatTemplate, ContentFormat};
 
 use super::chat_answer::{self, Answer};
-use super::completions::{request_id, set_request_id};
+use super::completions::{named, request_id};
 use super::generation::{Plan, Prompt};
 use super::messages;
 use super::params::{Endpoint, Params};
@@ -73,14 +73,12 @@ pub(crate) async fn chat_completions(
         params,
         generation,
     };
-    let mut response = if answer.params.stream {
+    let response = if answer.params.stream {
         sse::respond(Arc::clone(&app), chat_answer::Stream::new(answer))
     } else {
         answer.collect(&app).await?
     };
-    body::name_ignored(&mut response, &ignored);
-    set_request_id(&app, &mut response, &id);
-    Ok(response)
+    Ok(named(&app, response, &ignored, &id))
 }
 
 /// The smaller of the model's own limit and the server's, for requests that name none.

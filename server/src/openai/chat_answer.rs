@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::choice::StopReason;
+use super::chunks::Chunks;
 use super::generation::{Generation, Usage};
 use super::logprobs::{ChatLogprobs, PromptLogprobs, View};
 use super::params::Params;
@@ -14,7 +15,7 @@ use crate::app::App;
 use crate::body;
 use crate::error::ApiError;
 use crate::registry::Generative;
-use crate::sse::{Events, Frames};
+use crate::sse::Frames;
 
 /// A running request with what its answer repeats.
 pub(super) struct Answer {
@@ -178,12 +179,6 @@ impl Answer {
             prompt_token_ids: None,
         }
     }
-
-    /// `usage` of an ordinary chunk.
-    fn chunk_usage(&self, index: usize) -> Option<Option<Usage>> {
-        let Params { include_usage, continuous_usage, .. } = self.params;
-        include_usage.then(|| continuous_usage.then(|| self.generation.usage_of(index)))
-    }
 }
 
 /// The chunks of a streamed answer.
@@ -251,7 +246,7 @@ impl Stream {
             token_ids,
         }];
         let mut chunk = answer.chunk(&parts);
-        chunk.usage = answer.chunk_usage(index);
+        chunk.usage = answer.generation.chunk_usage(&answer.params, index);
         if ended && !answer.params.include_usage {
             chunk.system_fingerprint = Some(&answer.model.fingerprint);
         }
@@ -270,30 +265,27 @@ impl Stream {
     }
 }
 
-impl Events for Stream {
-    async fn next(&mut self, frames: &mut Frames) -> Result<bool, ApiError> {
-        while !self.usage_sent {
-            self.answer.generation.advance().await?;
-            if !self.roles_sent && !self.answer.generation.has_output() {
-                continue;
-            }
-            if !self.roles_sent {
-                self.write_roles(frames);
-            }
-            for index in 0..self.answer.generation.choices.len() {
-                self.write_choice(index, frames);
-            }
-            if self.answer.generation.is_ended() {
-                self.write_usage(frames);
-            }
-            if !frames.is_empty() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+impl Chunks for Stream {
+    fn generation(&mut self) -> &mut Generation {
+        &mut self.answer.generation
     }
 
-    fn cancel_for_drain(&mut self) {
-        self.answer.generation.cancel_for_drain();
+    fn write(&mut self, frames: &mut Frames) {
+        if !self.roles_sent {
+            if !self.answer.generation.has_output() {
+                return;
+            }
+            self.write_roles(frames);
+        }
+        for index in 0..self.answer.generation.choices.len() {
+            self.write_choice(index, frames);
+        }
+        if self.answer.generation.is_ended() {
+            self.write_usage(frames);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.usage_sent
     }
 }

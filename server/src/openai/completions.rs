@@ -78,14 +78,12 @@ pub(crate) async fn completions(
         params,
         generation,
     };
-    let mut response = if answer.params.stream {
+    let response = if answer.params.stream {
         sse::respond(Arc::clone(&app), completions_answer::Stream::new(answer))
     } else {
         answer.collect(&app).await?
     };
-    body::name_ignored(&mut response, &ignored);
-    set_request_id(&app, &mut response, &id);
-    Ok(response)
+    Ok(named(&app, response, &ignored, &id))
 }
 
 /// The id of a request: the header's, else the body's, else a random one.
@@ -96,13 +94,15 @@ pub(super) fn request_id(context: &RequestContext, params: &Params) -> String {
     }
 }
 
-/// Echoes the id when it is not the one that the tracking layer knows.
-pub(super) fn set_request_id(app: &App, response: &mut Response, id: &str) {
+/// Names what was ignored, and the id, which may be another than the tracking layer knows.
+pub(super) fn named(app: &App, mut response: Response, ignored: &[String], id: &str) -> Response {
+    body::name_ignored(&mut response, ignored);
     if app.config.request_id_headers
         && let Ok(value) = id.parse()
     {
         response.headers_mut().insert("x-request-id", value);
     }
+    response
 }
 
 fn sources(fields: &mut Fields, vocab_size: u32) -> Vec<Source> {

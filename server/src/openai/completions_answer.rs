@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokenmill_engine::text::Detokenizer;
 
 use super::choice::StopReason;
+use super::chunks::Chunks;
 use super::generation::{Generation, Usage};
 use super::logprobs::{CompletionLogprobs, Item, PromptLogprobs, View};
 use super::params::Params;
@@ -15,7 +16,7 @@ use crate::app::App;
 use crate::body;
 use crate::error::ApiError;
 use crate::registry::Generative;
-use crate::sse::{Events, Frames};
+use crate::sse::Frames;
 
 /// A running request with what its answer repeats.
 pub(super) struct Answer {
@@ -180,7 +181,7 @@ impl Stream {
         }
         let parts = [answer.part(index, !self.begun[index])];
         let mut message = answer.message(&parts);
-        message.usage = answer.chunk_usage(index);
+        message.usage = answer.generation.chunk_usage(&answer.params, index);
         if choice.is_ended() && !answer.params.include_usage {
             message.system_fingerprint = Some(&answer.model.fingerprint);
         }
@@ -200,32 +201,21 @@ impl Stream {
     }
 }
 
-impl Answer {
-    /// `usage` of an ordinary chunk.
-    fn chunk_usage(&self, index: usize) -> Option<Option<Usage>> {
-        let Params { include_usage, continuous_usage, .. } = self.params;
-        include_usage.then(|| continuous_usage.then(|| self.generation.usage_of(index)))
+impl Chunks for Stream {
+    fn generation(&mut self) -> &mut Generation {
+        &mut self.answer.generation
     }
-}
 
-impl Events for Stream {
-    async fn next(&mut self, frames: &mut Frames) -> Result<bool, ApiError> {
-        while !self.usage_sent {
-            self.answer.generation.advance().await?;
-            for index in 0..self.begun.len() {
-                self.write_choice(index, frames);
-            }
-            if self.answer.generation.is_ended() {
-                self.write_usage(frames);
-            }
-            if !frames.is_empty() {
-                return Ok(true);
-            }
+    fn write(&mut self, frames: &mut Frames) {
+        for index in 0..self.begun.len() {
+            self.write_choice(index, frames);
         }
-        Ok(false)
+        if self.answer.generation.is_ended() {
+            self.write_usage(frames);
+        }
     }
 
-    fn cancel_for_drain(&mut self) {
-        self.answer.generation.cancel_for_drain();
+    fn is_over(&self) -> bool {
+        self.usage_sent
     }
 }

@@ -349,4 +349,10 @@ impl Generation {
         let cached = u64::from(self.leader_of(index).cached_tokens);
         Usage::new(prompt_tokens, u64::from(self.choices[index].generated), cached)
     }
+
+    /// `usage` of an ordinary chunk: no key, null, or the choice's tokens so far.
+    pub(crate) fn chunk_usage(&self, params: &Params, index: usize) -> Option<Option<Usage>> {
+        let Params { include_usage, continuous_usage, .. } = *params;
+        include_usage.then(|| continuous_usage.then(|| self.usage_of(index)))
+    }
 }

@@ -7,6 +7,7 @@ pub(crate) mod tokenize;
 
 mod chat_answer;
 mod choice;
+mod chunks;
 mod completions_answer;
 mod generation;
 mod logprobs;
