@@ -89,6 +89,14 @@ fn is_open(path: &str, metrics_need_key: bool) -> bool {
         || (path == "/metrics" && !metrics_need_key)
 }
 
+/// Whether a path (of HTTP or gRPC) changes which models are served.
+fn is_admin(path: &str) -> bool {
+    let http = path.strip_prefix("/v2/repository/models/").map(|rest| rest.trim_end_matches('/'));
+    http.is_some_and(|rest| rest.ends_with("/load") || rest.ends_with("/unload"))
+        || path.ends_with("/RepositoryModelLoad")
+        || path.ends_with("/RepositoryModelUnload")
+}
+
 /// Checks the key of a request.
 ///
 /// # Errors
@@ -99,15 +107,20 @@ pub(crate) fn authorize(
     path: &str,
     headers: &HeaderMap,
 ) -> Result<(), ApiError> {
-    let keys = &app.config.api_keys;
-    if keys.is_empty() || method == Method::OPTIONS || is_open(path, app.config.metrics_need_key) {
+    let (keys, admin) = (app.keys.current(), &app.config.admin_keys);
+    let admin_only = !admin.is_empty() && is_admin(path);
+    if (keys.is_empty() && !admin_only)
+        || method == Method::OPTIONS
+        || is_open(path, app.config.metrics_need_key)
+    {
         return Ok(());
     }
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
     let presented = bearer.or_else(|| Some(headers.get("x-api-key")?.as_bytes()));
     let presented = presented.ok_or_else(ApiError::unauthorized)?;
     // Every key is compared, so that the time does not tell which one was close.
-    let matches = keys.iter().fold(false, |found, key| found | equals(key.as_bytes(), presented));
+    let keys = keys.iter().filter(|_| !admin_only).chain(admin);
+    let matches = keys.fold(false, |found, key| found | equals(key.as_bytes(), presented));
     if matches { Ok(()) } else { Err(ApiError::unauthorized()) }
 }
 

@@ -18,9 +18,11 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use crate::admission::Queue;
 use crate::error::ApiError;
+use crate::keys::{KeyFile, Keys};
 use crate::kserve::KserveConfig;
 use crate::metrics::ServerMetrics;
 use crate::registry::Registry;
+use crate::tls::Tls;
 use crate::{kserve, openai, openapi, probes, track};
 
 /// Which browsers' pages may call the server. Closed when `origins` is empty.
@@ -43,8 +45,14 @@ pub struct ServerConfig {
     pub host: String,
     /// Port; 0 lets the system choose.
     pub port: u16,
-    /// Keys that open the routes; none leaves them open.
+    /// Keys that open the routes; none, and no file, leaves them open.
     pub api_keys: Vec<String>,
+    /// A file with more of them.
+    pub api_key_file: Option<KeyFile>,
+    /// Keys that open every route, and alone those that load and unload models; none leaves these as the others.
+    pub admin_keys: Vec<String>,
+    /// Certificates of the listeners; clear text without.
+    pub tls: Option<Tls>,
     /// Whether `/metrics` needs a key too.
     pub metrics_need_key: bool,
     /// Browsers.
@@ -53,6 +61,8 @@ pub struct ServerConfig {
     pub body_limit: usize,
     /// Largest head of a request in bytes (at least 8192).
     pub max_header_bytes: usize,
+    /// Most header lines of a request.
+    pub max_headers: usize,
     /// Prefixes under which the OpenAI routes are mounted besides `/v1` (`/openai` gives `/openai/v1`).
     pub prefixes: Vec<String>,
     /// Path under which a proxy publishes the server, for `/openapi.json`.
@@ -97,6 +107,8 @@ pub struct ServerConfig {
     pub tokenizer_info: bool,
     /// Requests are logged.
     pub access_log: bool,
+    /// Paths whose requests are not logged.
+    pub unlogged: Vec<String>,
     /// The protocols of classic models.
     pub kserve: KserveConfig,
 }
@@ -107,10 +119,14 @@ impl Default for ServerConfig {
             host: "0.0.0.0".into(),
             port: 8000,
             api_keys: Vec::new(),
+            api_key_file: None,
+            admin_keys: Vec::new(),
+            tls: None,
             metrics_need_key: false,
             cors: CorsConfig::default(),
             body_limit: 64 << 20,
             max_header_bytes: 64 << 10,
+            max_headers: 256,
             prefixes: vec!["/openai".into()],
             root_path: String::new(),
             sse_keep_alive: Duration::from_secs(15),
@@ -133,6 +149,7 @@ impl Default for ServerConfig {
             docs: true,
             tokenizer_info: false,
             access_log: true,
+            unlogged: Vec::new(),
             kserve: KserveConfig::default(),
         }
     }
@@ -144,6 +161,7 @@ pub struct App {
     pub(crate) registry: Registry,
     pub(crate) metrics: ServerMetrics,
     pub(crate) queue: Queue,
+    pub(crate) keys: Keys,
     /// Ends every request at once.
     pub(crate) abort: CancellationToken,
     in_flight: AtomicU64,
@@ -161,6 +179,7 @@ impl App {
     /// A server over `registry`, not ready yet.
     pub fn new(config: ServerConfig, registry: Registry) -> Arc<Self> {
         Arc::new(Self {
+            keys: Keys::new(&config),
             config,
             registry,
             metrics: ServerMetrics::default(),
@@ -213,6 +232,20 @@ impl App {
     /// Ends running requests with an error.
     pub fn abort_requests(&self) {
         self.abort.cancel();
+    }
+
+    /// Reads the files of keys and certificates again; what cannot be used is said, and changes nothing.
+    pub fn reload(&self) {
+        match self.keys.reload() {
+            Some(Ok(keys)) => tracing::info!(keys, "the file of API keys was read again"),
+            Some(Err(error)) => tracing::error!(%error, "the file of API keys stays as it was"),
+            None => {}
+        }
+        match self.config.tls.as_ref().map(Tls::reload) {
+            Some(Ok(())) => tracing::info!("the TLS files were read again"),
+            Some(Err(error)) => tracing::error!(%error, "the TLS files stay as they were"),
+            None => {}
+        }
     }
 
     /// Requests being served, probes not counted.

@@ -1,4 +1,4 @@
-//! From an open port to a clean end: accept, signals, drain.
+//! From an open port to a clean end: accept, signals, drain. SIGHUP reads keys and certificates again.
 //!
 //! The first signal turns readiness off, closes the port and lets running requests finish; at the drain
 //! timeout they end with an error. A second signal ends the wait at once.
@@ -19,15 +19,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::app::{App, router};
 use crate::kserve;
+use crate::tls::{Inside, Tls};
 
 /// Smallest buffer hyper accepts for the head of a request.
 const MIN_HEADER_BYTES: usize = 8192;
 /// How long connections may take to send the last event after the drain timeout.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How often TLS files are looked at where that was asked for.
+const REFRESH: Duration = Duration::from_secs(10);
 /// How often the engines are looked at.
 const WATCH: Duration = Duration::from_millis(500);
 
@@ -92,6 +95,7 @@ pub async fn serve(
         tracker.spawn(kserve::grpc::serve(Arc::clone(&app), grpc, closing.clone()));
     }
     let routes = router(Arc::clone(&app));
+    let _reloads = reload_on_hangup(&app);
     let lost = tokio::select! {
         () = accept(&app, &listener, &routes, &tracker, &closing) => false,
         _ = stop.recv() => false,
@@ -120,6 +124,30 @@ pub async fn serve(
         model.engine.drain();
     }
     if lost { Outcome::EngineLost } else { outcome }
+}
+
+/// Reads keys and certificates again on SIGHUP, and certificates that changed where that was asked for; until
+/// the handle is dropped.
+fn reload_on_hangup(app: &Arc<App>) -> AbortOnDropHandle<()> {
+    let hangup = signal(SignalKind::hangup());
+    let app = Arc::clone(app);
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut hangup = match hangup {
+            Ok(hangup) => hangup,
+            Err(error) => return tracing::warn!(%error, "SIGHUP is not handled"),
+        };
+        loop {
+            tokio::select! {
+                got = hangup.recv() => if got.is_none() { return },
+                () = sleep(REFRESH) => {
+                    if !app.config().tls.as_ref().is_some_and(Tls::is_stale) {
+                        continue;
+                    }
+                }
+            }
+            app.reload();
+        }
+    }))
 }
 
 async fn drain(app: &App, tracker: &TaskTracker) -> Outcome {
@@ -168,11 +196,31 @@ async fn connection(app: Arc<App>, socket: TcpStream, routes: Router, closing: C
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "cannot turn Nagle's algorithm off");
     }
+    let socket = TimedStream::new(socket, app.config().write_timeout);
+    let Some(tls) = &app.config().tls else {
+        return exchange(&app, socket, routes, closing).await;
+    };
+    let secured = tokio::select! {
+        secured = tls.accept(Inside::Http, socket) => secured,
+        () = closing.cancelled() => return,
+    };
+    match secured {
+        Ok(socket) => exchange(&app, socket, routes, closing).await,
+        Err(error) => tracing::debug!(%error, "no TLS connection"),
+    }
+}
+
+/// Answers the requests of one connection.
+async fn exchange<S>(app: &App, socket: S, routes: Router, closing: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let config = app.config();
-    let io = TokioIo::new(TimedStream::new(socket, config.write_timeout));
+    let io = TokioIo::new(socket);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(config.keep_alive_timeout)
+        .max_headers(config.max_headers)
         .max_buf_size(config.max_header_bytes.max(MIN_HEADER_BYTES))
         .serve_connection(io, TowerToHyperService::new(routes));
     let mut connection = std::pin::pin!(connection);

@@ -108,7 +108,8 @@ impl Drop for Record {
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
         });
-        if self.app.config.access_log {
+        let config = &self.app.config;
+        if config.access_log && !config.unlogged.iter().any(|path| path == self.uri.path()) {
             let Self { method, uri, status, id, response_bytes, .. } = self;
             let path = uri.path();
             let ms = duration.as_secs_f64() * 1e3;

@@ -12,6 +12,7 @@ use tokenmill_engine::load::{self, ThreadPool};
 use tokenmill_engine::sampling::SamplingParams;
 use tokenmill_engine::stream::TokenEvent;
 use tokenmill_engine::text::{TextPool, TextPoolOptions};
+use tokenmill_engine::weights::LoadReport;
 use tokenmill_scheduler::{FinishReason, Policy, SequenceSpec, TokenId};
 use tokio::net::TcpSocket;
 
@@ -22,6 +23,7 @@ use crate::config::values::bytes;
 use crate::config::{Config, EngineSettings};
 use crate::kserve;
 use crate::lifecycle::{self, Outcome};
+use crate::metrics;
 use crate::random;
 use crate::registry::{Generative, GenerativeParts, Registry, SamplingDefaults, Served};
 
@@ -32,6 +34,7 @@ const FORCED: u8 = 130;
 
 /// Serves until a signal.
 pub(super) async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    metrics::watch_panics();
     let mut stop = lifecycle::signals().context("cannot handle signals")?;
     reserve(&config)?;
     let start = Instant::now();
@@ -55,11 +58,13 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
     let address = listener.local_addr()?;
     tracing::info!(model = names.first().map_or("", String::as_str), %address, seconds = start.elapsed().as_secs_f64(), "ready");
-    let keyed = !config.http.api_keys.is_empty();
-    super::say(&format!(
-        "{}\n",
-        ready::line(address, names.first().map_or("", String::as_str), kind, keyed)
-    ));
+    let http = &config.http;
+    let access = ready::Access {
+        keyed: !http.api_keys.is_empty() || http.api_key_file.is_some(),
+        tls: http.tls.is_some(),
+    };
+    let model = names.first().map_or("", String::as_str);
+    super::say(&format!("{}\n", ready::line(address, model, kind, access)));
     let outcome = lifecycle::serve(Arc::clone(&app), listener, grpc, stop).await;
     drop(app);
     Ok(match outcome {
@@ -131,9 +136,11 @@ async fn prepare(config: &Config) -> anyhow::Result<Prepared> {
     announce(&opened, &config.engine, config);
     let kv_dtype = kv_name(opened.plan.kv_type).to_owned();
     let settings = config.engine.clone();
-    let (opened, engine, thread) =
+    let (opened, engine, thread, report) =
         tokio::task::spawn_blocking(move || start_engine(opened, &settings)).await??;
-    phases.end("load");
+    phases.ended.push(("map_weights", report.weights.as_secs_f64()));
+    phases.ended.push(("alloc_kv", report.cache.as_secs_f64()));
+    phases.began = Instant::now();
     warm_up(&engine, opened.tokenizer.bos().unwrap_or(0)).await?;
     phases.end("first_token");
 
@@ -221,7 +228,7 @@ fn announce(opened: &Opened, settings: &EngineSettings, config: &Config) {
 fn start_engine(
     opened: Opened,
     settings: &EngineSettings,
-) -> anyhow::Result<(Opened, EngineHandle, JoinHandle<()>)> {
+) -> anyhow::Result<(Opened, EngineHandle, JoinHandle<()>, LoadReport)> {
     let pool = Arc::new(ThreadPool::new(settings.split.kernel_threads));
     let bar = progress::bytes("loading");
     let mut advance = |done, total| {
@@ -243,7 +250,7 @@ fn start_engine(
         hash_key: random::hash_key(),
     };
     let (engine, thread) = EngineHandle::spawn(Box::new(executor), engine)?;
-    Ok((opened, engine, thread))
+    Ok((opened, engine, thread, report))
 }
 
 /// Generates one token: buffers grow, and a model that computes nonsense never opens the port.

@@ -127,7 +127,48 @@ static HTTP: &[Flag] = &[
         ["$VLLM_API_KEY", "key"],
         "Keys that clients must send as a bearer token; none leaves the server open",
     ),
-    Flag::obeyed("api-key-file", Text, ["", "/keys"], "File with one key per line, read at start"),
+    Flag::obeyed(
+        "api-key-file",
+        Text,
+        ["", "/keys"],
+        "File with one key per line, read at start and on SIGHUP",
+    ),
+    Flag::obeyed(
+        "admin-api-key",
+        List,
+        ["as --api-key", "key"],
+        "Keys that open every route, and alone those that load and unload models",
+    ),
+    Flag::obeyed(
+        "ssl-certfile",
+        Text,
+        ["none: clear text", "/tls/tls.crt"],
+        "Certificate of the server, PEM: HTTP and gRPC are served over TLS; read again on SIGHUP",
+    ),
+    Flag::obeyed(
+        "ssl-keyfile",
+        Text,
+        ["--ssl-certfile", "/tls/tls.key"],
+        "Private key of the certificate, PEM, not encrypted",
+    ),
+    Flag::obeyed(
+        "ssl-ca-certs",
+        Text,
+        ["", "/tls/ca.crt"],
+        "Authorities that sign clients' certificates, PEM",
+    ),
+    Flag::obeyed(
+        "ssl-cert-reqs",
+        Whole,
+        ["0", "2"],
+        "Clients' certificates: 0 ignored, 1 checked when sent, 2 required",
+    ),
+    Flag::obeyed(
+        "enable-ssl-refresh",
+        Switch,
+        ["false", "true"],
+        "Look at the TLS files every 10 s and read them when they changed",
+    ),
     Flag::obeyed("metrics-need-key", Switch, ["false", "true"], "/metrics needs a key too"),
     Flag::obeyed(
         "allowed-origins",
@@ -161,6 +202,12 @@ static HTTP: &[Flag] = &[
         "Largest head of a request, at least 8 KiB",
     )
     .or(&["max-header-bytes"]),
+    Flag::obeyed(
+        "h11-max-header-count",
+        Whole,
+        ["256", "32"],
+        "Most header lines of a request; more are answered 431",
+    ),
     Flag::obeyed(
         "timeout-keep-alive",
         Whole,
@@ -361,6 +408,12 @@ static LOGS: &[Flag] = &[
         "Lines for people, or one JSON object per line",
     ),
     Flag::obeyed("access-log", Switch, ["true", "false"], "One line per request"),
+    Flag::obeyed(
+        "disable-access-log-for-endpoints",
+        Text,
+        ["health and metrics", "/v1/models,/load"],
+        "Further paths without such a line, separated by commas",
+    ),
     Flag::obeyed(
         "disable-uvicorn-access-log",
         Switch,

@@ -4,14 +4,14 @@ use super::flags::Flag;
 use super::flags::Value::{Decimal, Json, List, Switch, Text, Whole};
 
 const PYTHON: &str = "no Python runs in this server";
-const GRPC: &str = "this server speaks HTTP only";
+const GRPC: &str = "gRPC shares the threads of HTTP";
 const ONE_PROCESS: &str = "one process serves; its threads are set with --threads";
 const ONE_DEVICE: &str = "a model runs in this process on the CPU and is not split";
 const CPU_ONLY: &str = "models run on the CPU";
 const NO_ADAPTERS: &str = "adapters are not supported: the base model alone would answer";
 const NO_PREDICTOR: &str = "this server runs the model itself and calls no other predictor";
-const NO_TLS: &str =
-    "this server speaks plain HTTP: end TLS in front of it, or clear text would be served unasked";
+const SAFE_CIPHERS: &str =
+    "TLS 1.2 and 1.3 are spoken with the suites that rustls holds safe, and no others";
 const ENCODERS: &str = "it concerns encoder models, which are not served";
 const TEXT_ONLY: &str = "only text is served";
 const OWN_LOGS: &str = "the log is set with --log-level and --log-format";
@@ -178,11 +178,7 @@ pub(super) static PARALLEL: &[Flag] = &[
 ];
 
 pub(super) static FRONT: &[Flag] = &[
-    Flag::refused("ssl-keyfile", Text, &[], ["TLS key", NO_TLS]),
-    Flag::refused("ssl-certfile", Text, &[], ["TLS certificate", NO_TLS]),
-    Flag::refused("ssl-ca-certs", Text, &[], ["TLS client certificates", NO_TLS]),
-    Flag::refused("ssl-cert-reqs", Whole, &["0"], ["TLS client certificates", NO_TLS]),
-    Flag::no_effect("enable-ssl-refresh", Switch, "Reload TLS files", NO_TLS),
+    Flag::refused("ssl-ciphers", Text, &[""], ["TLS cipher suites", SAFE_CIPHERS]),
     Flag::refused("middleware", List, &[], ["Python middleware", PYTHON]),
     Flag::no_effect(
         "chat-template-content-format",
@@ -210,12 +206,6 @@ pub(super) static FRONT: &[Flag] = &[
         ["Convention of reasoning", "reasoning is not parsed: clients would get its raw text"],
     ),
     Flag::no_effect(
-        "disable-access-log-for-endpoints",
-        Text,
-        "Paths left out of the access log",
-        "health and metrics are always left out",
-    ),
-    Flag::no_effect(
         "enable-prompt-tokens-details",
         Switch,
         "Usage tells how many prompt tokens were cached",
@@ -226,12 +216,6 @@ pub(super) static FRONT: &[Flag] = &[
     Flag::no_effect("max-log-len", Whole, "Characters of a logged prompt", NO_PROMPTS),
     Flag::no_effect("enable-server-load-tracking", Switch, "Load in /load", "it always is"),
     Flag::no_effect("disable-frontend-multiprocessing", Switch, "One process", ONE_PROCESS),
-    Flag::no_effect(
-        "h11-max-header-count",
-        Whole,
-        "Header limit",
-        "the limits of headers are fixed",
-    ),
     Flag::no_effect("log-config-file", Text, "Python's log configuration", OWN_LOGS),
 ];
 

@@ -1,13 +1,16 @@
 //! Settings of the HTTP server and of what its answers contain.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::arguments::whole;
 use super::{Arguments, Environment, UsageError, small};
 use crate::app::{CorsConfig, ServerConfig};
+use crate::keys::KeyFile;
 use crate::kserve::grpc::GrpcConfig;
 use crate::kserve::{CloudEventConfig, KserveConfig};
+use crate::tls::{ClientCertificates, Tls, TlsFiles};
 
 /// KServe's port.
 const PORT: u64 = 8080;
@@ -24,6 +27,8 @@ pub(super) fn http(
     let openai = environment.raw("KSERVE_OPENAI_ROUTE_PREFIX").unwrap_or("/openai");
     let body = arguments.whole("max-body-bytes", 1, u64::from(u32::MAX))?;
     let header = arguments.whole("h11-max-incomplete-event-size", 8192, 1 << 20)?;
+    let headers = arguments.whole("h11-max-header-count", 1, 4096)?;
+    let unlogged = arguments.text("disable-access-log-for-endpoints").unwrap_or_default();
     let idle = arguments.whole("timeout-keep-alive", 1, LONGEST)?.map(Duration::from_secs);
     let write = arguments.whole("write-timeout", 1, LONGEST)?.map(Duration::from_secs);
     let default_max_tokens = arguments.whole("default-max-tokens", 1, u64::from(u32::MAX))?;
@@ -34,11 +39,15 @@ pub(super) fn http(
     Ok(ServerConfig {
         host: host(arguments)?,
         port: port(arguments, environment)?,
-        api_keys: api_keys(arguments, environment)?,
+        api_keys: api_keys(arguments, environment),
+        api_key_file: api_key_file(arguments)?,
+        admin_keys: arguments.list("admin-api-key"),
+        tls: tls(arguments)?,
         metrics_need_key: on("metrics-need-key", defaults.metrics_need_key),
         cors: cors(arguments)?,
         body_limit: body.map_or(defaults.body_limit, |bytes| bytes as usize),
         max_header_bytes: header.map_or(defaults.max_header_bytes, |bytes| bytes as usize),
+        max_headers: headers.map_or(defaults.max_headers, |count| count as usize),
         prefixes: Some(prefix(openai)).filter(|prefix| !prefix.is_empty()).into_iter().collect(),
         root_path: prefix(arguments.text("root-path").unwrap_or_default()),
         sse_keep_alive: seconds("sse-keep-alive-interval")?.unwrap_or(defaults.sse_keep_alive),
@@ -64,6 +73,12 @@ pub(super) fn http(
         docs: on("enable-docs-url", true) && !on("disable-fastapi-docs", false),
         tokenizer_info: on("enable-tokenizer-info-endpoint", false),
         access_log: on("access-log", true) && !on("disable-uvicorn-access-log", false),
+        unlogged: unlogged
+            .split(',')
+            .map(str::trim)
+            .filter(|path| !path.is_empty())
+            .map(str::to_owned)
+            .collect(),
         kserve: KserveConfig {
             strict: on("strict-kserve", false),
             grpc: GrpcConfig {
@@ -103,24 +118,58 @@ fn port(arguments: &Arguments, environment: &Environment) -> Result<u16, UsageEr
     Ok(u16::try_from(port).expect("bounded by u16::MAX"))
 }
 
-/// Keys of flag and file together; else the environment's.
-fn api_keys(arguments: &Arguments, environment: &Environment) -> Result<Vec<String>, UsageError> {
-    let mut keys = arguments.list("api-key");
-    if let Some(path) = arguments.text("api-key-file") {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            UsageError(format!("{}: {path}: {error}", arguments.typed("api-key-file")))
-        })?;
-        let before = keys.len();
-        keys.extend(text.lines().map(str::trim).filter(|key| !key.is_empty()).map(str::to_owned));
-        if keys.len() == before {
-            let typed = arguments.typed("api-key-file");
-            return Err(UsageError(format!("{typed}: {path} holds no key")));
+/// Keys of the flag; where there is neither flag nor file, the environment's.
+fn api_keys(arguments: &Arguments, environment: &Environment) -> Vec<String> {
+    let keys = arguments.list("api-key");
+    if keys.is_empty() && arguments.text("api-key-file").is_none() {
+        return environment.get("VLLM_API_KEY").map(str::to_owned).into_iter().collect();
+    }
+    keys
+}
+
+fn api_key_file(arguments: &Arguments) -> Result<Option<KeyFile>, UsageError> {
+    let Some(path) = arguments.text("api-key-file") else { return Ok(None) };
+    KeyFile::read(Path::new(path)).map(Some).map_err(|error| {
+        UsageError(format!("{}: {path}: {error}", arguments.typed("api-key-file")))
+    })
+}
+
+/// The files of TLS, read: a server that cannot use them does not start.
+fn tls(arguments: &Arguments) -> Result<Option<Tls>, UsageError> {
+    let path = |name| arguments.text(name).map(PathBuf::from);
+    let needs = |name, other| Err(UsageError(format!("{} needs {other}", arguments.typed(name))));
+    let clients = match arguments.whole("ssl-cert-reqs", 0, 2)? {
+        None | Some(0) => ClientCertificates::Ignored,
+        Some(1) => ClientCertificates::Optional,
+        Some(_) => ClientCertificates::Required,
+    };
+    let authorities = path("ssl-ca-certs");
+    let Some(certificate) = path("ssl-certfile") else {
+        return match ["ssl-keyfile", "ssl-ca-certs"].iter().find(|name| path(name).is_some()) {
+            Some(name) => needs(name, "--ssl-certfile"),
+            None if clients != ClientCertificates::Ignored => {
+                needs("ssl-cert-reqs", "--ssl-certfile")
+            }
+            None => Ok(None),
+        };
+    };
+    match (clients, &authorities) {
+        (ClientCertificates::Ignored, Some(_)) => {
+            return needs(
+                "ssl-ca-certs",
+                "--ssl-cert-reqs 1 or 2: no certificate would be checked",
+            );
         }
+        (ClientCertificates::Optional | ClientCertificates::Required, None) => {
+            return needs("ssl-cert-reqs", "--ssl-ca-certs");
+        }
+        _ => {}
     }
-    if keys.is_empty() {
-        keys.extend(environment.get("VLLM_API_KEY").map(str::to_owned));
-    }
-    Ok(keys)
+    let key = path("ssl-keyfile").unwrap_or_else(|| certificate.clone());
+    let refresh = arguments.switch("enable-ssl-refresh").unwrap_or(false);
+    Tls::load(TlsFiles { certificate, key, authorities, clients, refresh })
+        .map(Some)
+        .map_err(|error| UsageError(format!("{}: {error}", arguments.typed("ssl-certfile"))))
 }
 
 /// `/a/b` from any of `a/b`, `/a/b`, `/a/b/`; empty stays empty.

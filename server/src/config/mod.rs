@@ -140,6 +140,7 @@ impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut http = self.http.clone();
         http.api_keys = vec![format!("{} hidden", http.api_keys.len())];
+        http.admin_keys = vec![format!("{} hidden", http.admin_keys.len())];
         f.debug_struct("Config")
             .field("model", &self.model)
             .field("served_names", &self.served_names)

@@ -47,15 +47,34 @@ fn every_spelling_says_the_same() {
 fn every_obeyed_flag_changes_the_configuration() {
     let keys = std::env::temp_dir().join(format!("tokenmill-keys-{}", std::process::id()));
     std::fs::write(&keys, "one\n\ntwo\n").expect("a file in the temporary directory");
-    let none = config("");
+    let pem = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/both.pem");
+    let tls = |name: &str, value: &str| format!("--{name}={value}");
     for flag in flags::all() {
         let Kind::Obeyed { example, .. } = flag.kind else { continue };
-        let example = if flag.name == "api-key-file" {
-            keys.display().to_string()
-        } else {
-            example.to_owned()
+        let example = match flag.name {
+            "api-key-file" => keys.display().to_string(),
+            "ssl-certfile" | "ssl-ca-certs" => pem.to_owned(),
+            "ssl-keyfile" => pem.replace("both.pem", "server.key"),
+            _ => example.to_owned(),
         };
-        let line = vec![format!("--{}={example}", flag.name)];
+        // What has no meaning without another flag is compared with that flag alone.
+        let mut line = match flag.name {
+            "ssl-keyfile" | "enable-ssl-refresh" => vec![tls("ssl-certfile", pem)],
+            "ssl-ca-certs" | "ssl-cert-reqs" => {
+                let authorities = pem.replace("both.pem", "authority.pem");
+                ["ssl-certfile", "ssl-ca-certs", "ssl-cert-reqs"]
+                    .map(|name| match name {
+                        "ssl-certfile" => tls(name, pem),
+                        "ssl-ca-certs" => tls(name, &authorities),
+                        _ => tls(name, "1"),
+                    })
+                    .to_vec()
+            }
+            _ => Vec::new(),
+        };
+        let none = Arguments::read(line.clone()).expect("valid");
+        let none = Config::resolve(&none, &Environment::default(), MACHINE).expect("valid");
+        line.push(format!("--{}={example}", flag.name));
         let arguments = Arguments::read(line).expect(flag.name);
         assert_eq!(arguments.warnings, Vec::<String>::new(), "--{}", flag.name);
         let environment = Environment::default();
@@ -127,6 +146,12 @@ fn wrong_values_are_named() {
         ("--default-chat-template-kwargs {", "not JSON"),
         ("--allowed-origins x", "expected a JSON list"),
         ("--api-key-file /does/not/exist", "--api-key-file: /does/not/exist"),
+        ("--ssl-keyfile /k", "--ssl-keyfile needs --ssl-certfile"),
+        ("--ssl-cert-reqs 2", "--ssl-cert-reqs needs --ssl-certfile"),
+        ("--ssl-certfile /c --ssl-ca-certs /a", "--ssl-ca-certs needs --ssl-cert-reqs 1 or 2"),
+        ("--ssl-certfile /c --ssl-cert-reqs 1", "--ssl-cert-reqs needs --ssl-ca-certs"),
+        ("--ssl-certfile /c", "--ssl-certfile: /c: No such file"),
+        ("--ssl-cert-reqs 3", "--ssl-cert-reqs: 3 is outside 0..=2"),
         ("--tensor-parallel-size 2", "refused"),
         ("s3://bucket/model", "Cannot recognize storage type for s3://bucket/model"),
         ("org/name:x", "MODEL: "),
@@ -205,8 +230,15 @@ fn models_are_paths_or_hub_ids() {
 
 #[test]
 fn secrets_are_not_printed() {
-    let line = "--api-key topsecret --hf-token topsecret";
-    assert!(!format!("{:?}", config(line)).contains("topsecret"));
+    let file = std::env::temp_dir().join(format!("tokenmill-secrets-{}", std::process::id()));
+    std::fs::write(&file, "topsecret\n").expect("a file in the temporary directory");
+    let line = format!(
+        "--api-key topsecret --hf-token topsecret --admin-api-key topsecret --api-key-file {}",
+        file.display()
+    );
+    let shown = format!("{:?}", config(&line));
+    std::fs::remove_file(&file).expect("it was written above");
+    assert!(!shown.contains("topsecret"), "{shown}");
 }
 
 #[test]

@@ -7,3 +7,4 @@ mod metrics;
 mod routes;
 mod sockets;
 mod support;
+mod tls;

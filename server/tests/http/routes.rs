@@ -90,6 +90,36 @@ async fn a_dead_engine_is_reported() {
 }
 
 #[tokio::test]
+async fn an_admin_key_alone_changes_which_models_are_served() {
+    // What is not there is "not ready": the key was good.
+    let load = "/v2/repository/models/none/load";
+    for (api, admin, key, path, want) in [
+        (&["key"][..], &["admin"][..], "key", load, StatusCode::UNAUTHORIZED),
+        (
+            &["key"],
+            &["admin"],
+            "key",
+            "/v2/repository/models/none/unload/",
+            StatusCode::UNAUTHORIZED,
+        ),
+        (&["key"], &["admin"], "admin", load, StatusCode::SERVICE_UNAVAILABLE),
+        (&["key"], &["admin"], "key", "/tokenize", StatusCode::BAD_REQUEST),
+        (&["key"], &["admin"], "admin", "/tokenize", StatusCode::BAD_REQUEST),
+        (&["key"], &["admin"], "other", "/tokenize", StatusCode::UNAUTHORIZED),
+        (&["key"], &[], "key", load, StatusCode::SERVICE_UNAVAILABLE),
+        (&[], &["admin"], "other", load, StatusCode::UNAUTHORIZED),
+        (&[], &["admin"], "other", "/tokenize", StatusCode::BAD_REQUEST),
+        (&[], &[], "other", load, StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        let mut setup = Setup::default();
+        setup.config.api_keys = api.iter().map(|&key| key.to_owned()).collect();
+        setup.config.admin_keys = admin.iter().map(|&key| key.to_owned()).collect();
+        let reply = Server::new(setup).post_with(path, "{}", &[("x-api-key", key)]).await;
+        assert_eq!(reply.status, want, "{api:?} {admin:?} {key} {path}: {}", reply.text());
+    }
+}
+
+#[tokio::test]
 async fn keys_open_every_route_but_the_probes() {
     let mut setup = Setup::default();
     setup.config.api_keys = vec!["first-key".into(), "second-key".into()];

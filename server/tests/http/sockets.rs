@@ -222,6 +222,21 @@ async fn the_drain_timeout_ends_requests_with_an_error() {
 }
 
 #[tokio::test]
+async fn header_lines_are_counted() {
+    let mut setup = Setup::default();
+    setup.config.max_headers = 8;
+    let live = start(setup).await;
+    for (lines, want) in [(7, "HTTP/1.1 200"), (8, "HTTP/1.1 431")] {
+        let mut socket = live.connect().await;
+        let more: String = (0..lines).map(|line| format!("x-{line}: y\r\n")).collect();
+        let request = format!("GET /version HTTP/1.1\r\nhost: x\r\n{more}\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let text = read_until(&mut socket, "\r\n\r\n").await;
+        assert!(text.starts_with(want), "{lines}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn a_second_signal_does_not_wait() {
     let live = start(slow(20)).await;
     let _socket = live.request(json!({"max_tokens": 450, "ignore_eos": true})).await;

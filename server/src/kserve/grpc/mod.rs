@@ -1,4 +1,5 @@
-//! The Open Inference Protocol over gRPC: the service, `grpc.health.v1.Health` and server reflection, in clear text.
+//! The Open Inference Protocol over gRPC: the service, `grpc.health.v1.Health` and server reflection, in clear text
+//! unless the server has a certificate.
 
 mod convert;
 mod describe;
@@ -7,7 +8,9 @@ mod service;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use futures_util::{Stream, StreamExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
@@ -16,6 +19,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::app::App;
+use crate::tls::{Inside, Tls};
 use proto::grpc_inference_service_server::GrpcInferenceServiceServer;
 use service::Service;
 
@@ -35,6 +39,8 @@ mod proto {
         include_bytes!(concat!(env!("OUT_DIR"), "/inference_descriptor.bin"));
 }
 
+/// Clients that agree on keys at the same time.
+const HANDSHAKES: usize = 256;
 /// How often the health service learns whether the server is ready.
 const HEALTH_PERIOD: Duration = Duration::from_millis(200);
 
@@ -94,11 +100,35 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, closing: Cancell
         }
     }
     let incoming = TcpListenerStream::new(listener);
-    let serving = server.serve_with_incoming_shutdown(incoming, closing.cancelled());
+    let ends = closing.cancelled();
+    let serving = async {
+        match app.config().tls.clone() {
+            None => server.serve_with_incoming_shutdown(incoming, ends).await,
+            Some(tls) => server.serve_with_incoming_shutdown(secured(incoming, tls), ends).await,
+        }
+    };
     let (served, ()) = tokio::join!(serving, watcher);
     if let Err(error) = served {
         tracing::error!(%error, "the gRPC server ended");
     }
+}
+
+/// The connections that agree on keys; one that takes its time does not hold the others.
+fn secured(
+    incoming: TcpListenerStream,
+    tls: Tls,
+) -> impl Stream<Item = std::io::Result<TlsStream<TcpStream>>> {
+    let accepted = incoming.map(move |socket| {
+        let tls = tls.clone();
+        async move { tls.accept(Inside::Grpc, socket?).await }
+    });
+    accepted.buffer_unordered(HANDSHAKES).filter_map(async |socket| match socket {
+        Ok(socket) => Some(Ok(socket)),
+        Err(error) => {
+            tracing::debug!(%error, "no TLS connection (gRPC)");
+            None
+        }
+    })
 }
 
 /// Keeps the health service up to date until `closing`.
