@@ -1,14 +1,15 @@
 """Tree ensembles beside xgboost, lightgbm, lleaves, treelite, tl2cgen and onnxruntime.
 
 Run: python benches/trees.py prepare FOLDER      trains with fixed seeds, converts, compiles
-     python benches/trees.py compare FOLDER trees-binary [model ...]
+     python benches/trees.py compare FOLDER trees-binary [model ...] [--batches 1 32] [--threads 1 2]
 Prints, for each model, batch and number of threads, the best time of a call of each peer and of
 ours, over interleaved repetitions, and the ratio of the fastest peer to ours. Data are made, float32 for xgboost and forests, float64 for
 lightgbm. `trees-binary` is `target/release/trees` of `cargo build --release -p tokenmill-benches --bin trees`.
-Peers are called as their users call them, with arrays or matrices that exist before the clock starts.
+Peers are called as their users call them, with arrays or matrices that exist before the clock starts; ours loads the
+libraries' own files and predicts as the server does.
 """
 
-import json
+import argparse
 import subprocess
 import sys
 import time
@@ -17,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 FEATURES, TRAIN_ROWS, ROWS = 28, 20_000, 100_000
-BATCHES, THREADS = (1, 32, 1024, 100_000), (1, 2)
 BOOSTED = {"xgb-100": 100, "xgb-1000": 1000, "lgb-100": 100, "lgb-1000": 1000}
+FILES = {"xgb": "json", "lgb": "txt", "rf": "joblib"}
 # The C of more trees takes a compiler many minutes: there, lleaves and the interpreters are the peers.
 COMPILED = ("xgb-100", "lgb-100", "xgb-1000")
 
@@ -28,55 +29,6 @@ def data(seed, rows):
     x = rng.normal(size=(rows, FEATURES)).astype(np.float32)
     y = x[:, 0] * x[:, 1] + np.sin(3 * x[:, 2]) + np.abs(x[:, 3:8]).sum(1) + 0.5 * rng.normal(size=rows)
     return x, y.astype(np.float32)
-
-
-def write_forest(path, header, trees):
-    """The neutral form that the Rust side reads: a line of JSON, then arrays, trees one behind the other.
-
-    A tree is (feature, threshold, missing_left, left, right, leaf value); a child below zero is leaf `~child`.
-    """
-    header |= {"features": FEATURES, "splits": [len(t[0]) for t in trees], "leaves": [len(t[5]) for t in trees]}
-    with open(path, "wb") as out:
-        out.write(json.dumps(header).encode() + b"\n")
-        for position, dtype in enumerate(("<i4", "<f8", "u1", "<i4", "<i4", "<f8")):
-            for tree in trees:
-                out.write(np.asarray(tree[position]).astype(dtype).tobytes())
-
-
-def renumber(left, right):
-    """Numbers of inner nodes and leaves among themselves: children as write_forest wants them, both masks."""
-    left, right = np.asarray(left), np.asarray(right)
-    leaf = left < 0
-    number = np.where(leaf, ~(np.cumsum(leaf) - 1), np.cumsum(~leaf) - 1)
-    return number[left[~leaf]], number[right[~leaf]], leaf
-
-
-def xgboost_trees(booster):
-    model = json.loads(booster.save_raw("json"))["learner"]
-    for tree in model["gradient_booster"]["model"]["trees"]:
-        left, right, leaf = renumber(tree["left_children"], tree["right_children"])
-        conditions = np.array(tree["split_conditions"], np.float32)
-        below = np.nextafter(conditions, np.float32(-np.inf))
-        yield (np.array(tree["split_indices"])[~leaf], below[~leaf], np.array(tree["default_left"])[~leaf],
-               left, right, conditions[leaf])
-
-
-def lightgbm_trees(booster):
-    for block in booster.model_to_string().split("\nTree=")[1:]:
-        fields = dict(line.split("=", 1) for line in block.split("\n\n")[0].split("\n") if "=" in line)
-        read = lambda name, dtype=np.int64: np.array(fields[name].split(), dtype)
-        # No values are missing in training, so the missing type is none: NaN is zero.
-        threshold = read("threshold", np.float64)
-        yield (read("split_feature"), threshold, threshold >= 0, read("left_child"), read("right_child"),
-               read("leaf_value", np.float64))
-
-
-def sklearn_trees(forest):
-    for estimator in forest.estimators_:
-        tree = estimator.tree_
-        left, right, leaf = renumber(tree.children_left, tree.children_right)
-        yield (tree.feature[~leaf], tree.threshold[~leaf], tree.missing_go_to_left[~leaf], left, right,
-               tree.value[leaf, 0, 0])
 
 
 def prepare(folder):
@@ -92,17 +44,12 @@ def prepare(folder):
             params = {"max_depth": 6, "eta": 0.1, "tree_method": "hist", "seed": 1, "base_score": 0.0}
             booster = xgboost.train(params, xgboost.DMatrix(x, y), rounds)
             booster.save_model(folder / f"{name}.json")
-            header = {"input": "f32", "sum": "f32", "base": [0.0]}
-            write_forest(folder / f"{name}.forest", header, list(xgboost_trees(booster)))
         else:
             params = {"num_leaves": 127, "learning_rate": 0.1, "verbose": -1, "seed": 1, "num_threads": 2}
             booster = lightgbm.train(params, lightgbm.Dataset(x.astype(np.float64), y), rounds)
             booster.save_model(folder / f"{name}.txt")
-            header = {"input": "f64", "sum": "f64", "base": [0.0]}
-            write_forest(folder / f"{name}.forest", header, list(lightgbm_trees(booster)))
     forest = sklearn.ensemble.RandomForestRegressor(200, random_state=1, n_jobs=2).fit(x, y)
     joblib.dump(forest, folder / "rf-200.joblib")
-    write_forest(folder / "rf-200.forest", {"input": "f32", "sum": "f64", "base": [0.0]}, list(sklearn_trees(forest)))
     print("trained", flush=True)
     convert(folder)
 
@@ -137,10 +84,14 @@ def convert(folder):
     for name in COMPILED:
         model = treelite.Model.deserialize(folder / f"{name}.treelite")
         tl2cgen.export_lib(model, "gcc", folder / f"{name}.so", params={"parallel_comp": 32}, nthread=1)
+        if name.startswith("lgb"):
+            import lleaves
+
+            lleaves.Model(model_file=folder / f"{name}.txt").compile(cache=folder / f"{name}.lleaves")
         print("compiled", name, flush=True)
 
 
-def peers(folder, name, x):
+def peers(folder, name, x, sizes, threads_counts):
     """(peer, threads) -> a function from a batch to nothing; matrices are made here, before the clock."""
     import joblib
     import lightgbm
@@ -150,22 +101,23 @@ def peers(folder, name, x):
     import xgboost
 
     double = x.astype(np.float64)
-    batches = {rows: (x[:rows], double[:rows]) for rows in BATCHES}
+    batches = {rows: (x[:rows], double[:rows]) for rows in sizes}
     calls = {}
-    for threads in THREADS:
+    for threads in threads_counts:
         if name.startswith("xgb"):
             booster = xgboost.Booster({"nthread": threads}, model_file=folder / f"{name}.json")
             # Not `predict` of a DMatrix: a booster remembers what it answered for one.
             calls["xgboost", threads] = lambda n, b=booster: b.inplace_predict(batches[n][0])
         elif name.startswith("lgb"):
-            import lleaves
-
             booster = lightgbm.Booster(model_file=folder / f"{name}.txt")
             calls["lightgbm", threads] = (
                 lambda n, b=booster, t=threads: b.predict(batches[n][1], num_threads=t))
-            compiled = lleaves.Model(model_file=folder / f"{name}.txt")
-            compiled.compile(cache=folder / f"{name}.lleaves")
-            calls["lleaves", threads] = lambda n, m=compiled, t=threads: m.predict(batches[n][1], n_jobs=t)
+            if (folder / f"{name}.lleaves").exists():
+                import lleaves
+
+                compiled = lleaves.Model(model_file=folder / f"{name}.txt")
+                compiled.compile(cache=folder / f"{name}.lleaves")
+                calls["lleaves", threads] = lambda n, m=compiled, t=threads: m.predict(batches[n][1], n_jobs=t)
         else:
             forest = joblib.load(folder / "rf-200.joblib").set_params(n_jobs=threads)
             calls["sklearn", threads] = lambda n, f=forest: f.predict(batches[n][0])
@@ -194,17 +146,20 @@ def clock(call, batch, seconds):
     return best * 1e6
 
 
-def compare(folder, binary, names):
+def compare(folder, binary, names, batches, threads_counts):
     x, _ = data(2, ROWS)
     x.tofile(folder / "rows.f32")
     print("model | batch | threads | ours, us | peers, us | fastest peer / ours")
     for name in names:
-        calls = peers(folder, name, x)
-        ours = subprocess.Popen([binary, folder / f"{name}.forest", folder / "rows.f32"],
+        calls = peers(folder, name, x, batches, threads_counts)
+        file = folder / f"{name}.{FILES[name.split('-')[0]]}"
+        ours = subprocess.Popen([binary, file, folder / "rows.f32"],
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for batch in BATCHES:
-            seconds, repetitions = (0.05, 9) if batch < ROWS else (0.0, 3)
-            for threads in THREADS:
+        for batch in batches:
+            # All rows through a large model take some peers ten seconds a call.
+            slow = 2 if name.endswith("-100") else 1
+            seconds, repetitions = (0.05, 9) if batch < ROWS else (0.0, slow)
+            for threads in threads_counts:
                 times = {}
                 for _ in range(repetitions):
                     print(batch, threads, seconds, file=ours.stdin, flush=True)
@@ -222,7 +177,15 @@ def compare(folder, binary, names):
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "prepare":
-        prepare(Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("command", choices=("prepare", "compare"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("binary", nargs="?")
+    parser.add_argument("models", nargs="*", default=[*BOOSTED, "rf-200"])
+    parser.add_argument("--batches", type=int, nargs="+", default=(1, 32, 1024, ROWS))
+    parser.add_argument("--threads", type=int, nargs="+", default=(1, 2))
+    arguments = parser.parse_args()
+    if arguments.command == "prepare":
+        prepare(arguments.folder)
     else:
-        compare(Path(sys.argv[2]), sys.argv[3], sys.argv[4:] or [*BOOSTED, "rf-200"])
+        compare(arguments.folder, arguments.binary, arguments.models, arguments.batches, arguments.threads)

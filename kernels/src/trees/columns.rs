@@ -19,9 +19,22 @@ pub(super) trait Key: Copy + Ord + std::fmt::Debug + Send + Sync {
     fn of(value: f64) -> Self;
     /// The key of the largest number of this precision that is not above `threshold`.
     fn of_threshold(threshold: f64) -> Self;
+    /// A place of a leaf, kept where a node keeps its threshold.
+    fn of_place(place: u32) -> Self;
+    /// The place that was kept.
+    fn place(self) -> u32;
 }
 
 impl Key for i32 {
+    fn of_place(place: u32) -> Self {
+        place as i32
+    }
+
+    #[inline(always)]
+    fn place(self) -> u32 {
+        self as u32
+    }
+
     const LEFT: Self = i32::MIN;
     const RIGHT: Self = i32::MAX;
 
@@ -37,6 +50,15 @@ impl Key for i32 {
 }
 
 impl Key for i64 {
+    fn of_place(place: u32) -> Self {
+        place as i64
+    }
+
+    #[inline(always)]
+    fn place(self) -> u32 {
+        self as u32
+    }
+
     const LEFT: Self = i64::MIN;
     const RIGHT: Self = i64::MAX;
 

@@ -93,6 +93,11 @@ impl Jumps {
         Some(jumps)
     }
 
+    /// Rows up to which this is faster than evaluating trees whole.
+    pub(super) fn max_rows(&self) -> usize {
+        if self.words == 1 { 32 } else { 96 }
+    }
+
     fn push(&mut self, tree: &[Jump], shapes: &mut HashMap<[Vec<u8>; 2], u32>) {
         // A tree without nodes is one that never goes right.
         let leaf = [Jump { column: 0, rank: u8::MAX, children: [Child::Leaf(0); 2] }];

@@ -1,9 +1,11 @@
 //! The fast layouts of a forest, and which of them answers.
 //!
-//! Trees evaluated whole ([`super::lanes`]) cost the same for 16 rows as for 64, paths walked ([`super::walk`]) cost by
-//! the row; docs/performance.md has the measurements behind the choice.
+//! Trees evaluated whole ([`super::lanes`]) cost the same for 16 rows as for 64; a row's jumps ([`super::jumps`]) and
+//! paths walked ([`super::walk`]) cost by the row, jumps several times less, where the forest and the machine have them.
+//! docs/performance.md has the measurements behind the choice.
 
 use super::columns::{Columns, Reader};
+use super::jumps::Jumps;
 use super::lanes::{Add, KERNELS, Kernels, Lanes};
 use super::places::Places;
 use super::ranks::LANES;
@@ -15,8 +17,6 @@ use crate::isa::select;
 
 /// Rows from which evaluating trees whole is faster than walking them.
 const MIN_LANE_ROWS: usize = 16;
-/// Rows up to which following jumps is faster than evaluating trees whole.
-const MAX_JUMP_ROWS: usize = 32;
 /// Rows of a pass where sums are turned from `[outputs, rows]` to `[rows, outputs]`.
 const CHUNK_ROWS: usize = 2048;
 
@@ -41,8 +41,11 @@ pub(super) enum Layout {
 
 #[derive(Clone, Debug)]
 enum WalkLayout {
-    Narrow(Walk<i32, u32>),
-    Wide(Walk<i64, u64>),
+    /// At most 256 columns and 16 million nodes.
+    Narrow(Walk<i32, u32, 8>),
+    /// At most 4,096 columns and a million nodes.
+    Middle(Walk<i32, u32, 12>),
+    Wide(Walk<i64, u64, 32>),
 }
 
 #[derive(Clone, Debug)]
@@ -80,10 +83,14 @@ impl Layouts {
         };
         // A walk looks each category up in all sets before it starts.
         let few = columns.categories() <= 4 * forest.trees.len();
-        let narrow =
-            || single.then(|| Walk::new(forest, &columns, &places))?.map(WalkLayout::Narrow);
+        let narrow = || Walk::new(forest, &columns, &places).map(WalkLayout::Narrow);
+        let middle = || Walk::new(forest, &columns, &places).map(WalkLayout::Middle);
         let wide = || Walk::new(forest, &columns, &places).map(WalkLayout::Wide);
-        let walk = if few { narrow().or_else(wide) } else { None };
+        let walk = match few {
+            true if single => narrow().or_else(middle).or_else(wide),
+            true => wide(),
+            false => None,
+        };
         columns.of_split = Vec::new();
         let leaves = match forest.sum {
             Precision::Single => LeafLayout::Single(Leaves::new(forest, &places)),
@@ -93,16 +100,20 @@ impl Layouts {
         Self { columns, walk, lanes, leaves, numbers, places }
     }
 
+    fn jumps(&self) -> Option<&Jumps> {
+        match self.lanes.as_ref()? {
+            LaneLayout::Single(lanes) => lanes.jumps.as_ref(),
+            LaneLayout::Double(lanes) => lanes.jumps.as_ref(),
+        }
+    }
+
     /// Whether the forest fits a layout.
+    #[cfg(test)]
     pub(super) fn has(&self, layout: Layout) -> bool {
         match layout {
             Layout::Reference => true,
             Layout::Walk => self.walk.is_some(),
-            Layout::Jumps => match &self.lanes {
-                Some(LaneLayout::Single(lanes)) => lanes.jumps.is_some(),
-                Some(LaneLayout::Double(lanes)) => lanes.jumps.is_some(),
-                None => false,
-            },
+            Layout::Jumps => self.jumps().is_some(),
             Layout::Lanes => self.lanes.is_some(),
         }
     }
@@ -206,13 +217,16 @@ impl Pass<'_> {
             (Layout::Lanes, Some(LaneLayout::Double(lanes)), _) => {
                 lanes.run(kernels, reader, first, rows, sink);
             }
-            (Layout::Jumps, Some(LaneLayout::Single(lanes)), _) if self.jumps() => {
+            (Layout::Jumps, Some(LaneLayout::Single(lanes)), _) if self.jump_rows() > 0 => {
                 lanes.follow(kernels, reader, first, rows, sink);
             }
-            (Layout::Jumps, Some(LaneLayout::Double(lanes)), _) if self.jumps() => {
+            (Layout::Jumps, Some(LaneLayout::Double(lanes)), _) if self.jump_rows() > 0 => {
                 lanes.follow(kernels, reader, first, rows, sink);
             }
             (Layout::Walk, _, Some(WalkLayout::Narrow(walk))) => {
+                walk.run(columns, reader, first, rows, sink);
+            }
+            (Layout::Walk, _, Some(WalkLayout::Middle(walk))) => {
                 walk.run(columns, reader, first, rows, sink);
             }
             (Layout::Walk, _, Some(WalkLayout::Wide(walk))) => {
@@ -224,9 +238,10 @@ impl Pass<'_> {
         }
     }
 
-    /// Whether there are jumps and kernels that follow them.
-    fn jumps(&self) -> bool {
-        self.layouts.has(Layout::Jumps) && self.kernels().follow.is_some()
+    /// Rows up to which jumps are fastest; none where the forest or the machine has no jumps.
+    fn jump_rows(&self) -> usize {
+        let jumps = self.layouts.jumps().filter(|_| self.kernels().follow.is_some());
+        jumps.map_or(0, Jumps::max_rows)
     }
 
     /// The layout for so many rows.
@@ -235,7 +250,7 @@ impl Pass<'_> {
         match self.path {
             #[cfg(test)]
             Path::Only(layout, _) => layout,
-            Path::Fastest if rows <= MAX_JUMP_ROWS && self.jumps() => Layout::Jumps,
+            Path::Fastest if rows <= self.jump_rows() => Layout::Jumps,
             Path::Fastest if layouts.lanes.is_some() && rows >= MIN_LANE_ROWS => Layout::Lanes,
             Path::Fastest if layouts.walk.is_some() => Layout::Walk,
             Path::Fastest => Layout::Reference,

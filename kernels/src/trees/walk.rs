@@ -3,8 +3,10 @@
 //! A node is a key and a link (column in the low bits, left child in the high ones; the right child is behind the left
 //! one); a leaf links to itself, so a step needs no branch. One step waits for a node and then for a key, about ten
 //! cycles in the first-level cache; eight independent paths (rows of a tree, or trees of a row) fill them, and sixteen
-//! where the forest is larger than the caches. Nodes of a tree lie breadth first: the levels that every row sees share
-//! cache lines.
+//! where the forest is larger than the caches. A pair of siblings shares a cache line with
+//! the pairs below it, so that a path fetches a line every second level; pairs lie breadth first.
+
+use std::collections::VecDeque;
 
 use super::columns::{Columns, Key, Reader, threshold_key};
 use super::places::Places;
@@ -23,13 +25,13 @@ const FETCH_ROWS: usize = 256;
 /// Bytes of keys in one pass over the trees: they stay in the second-level cache beside a tree.
 const KEY_BYTES: usize = 384 << 10;
 
-/// Column and child in one number.
+/// Column and child in one number, whose low `SHIFT` bits are the column.
 pub(super) trait Link: Copy + Send + Sync + std::fmt::Debug {
     /// Bits of the number.
     const BITS: u32;
-    fn pack(child: usize, column: u32, shift: u32) -> Self;
-    fn child(self, shift: u32) -> usize;
-    fn column(self, shift: u32) -> usize;
+    fn pack<const SHIFT: u32>(child: usize, column: u32) -> Self;
+    fn child<const SHIFT: u32>(self) -> usize;
+    fn column<const SHIFT: u32>(self) -> usize;
 }
 
 macro_rules! link {
@@ -37,18 +39,18 @@ macro_rules! link {
         impl Link for $type {
             const BITS: u32 = <$type>::BITS;
 
-            fn pack(child: usize, column: u32, shift: u32) -> Self {
-                (child as $type) << shift | <$type>::from(column)
+            fn pack<const SHIFT: u32>(child: usize, column: u32) -> Self {
+                (child as $type) << SHIFT | <$type>::from(column)
             }
 
             #[inline(always)]
-            fn child(self, shift: u32) -> usize {
-                (self >> shift) as usize
+            fn child<const SHIFT: u32>(self) -> usize {
+                (self >> SHIFT) as usize
             }
 
             #[inline(always)]
-            fn column(self, shift: u32) -> usize {
-                (self & !(<$type>::MAX << shift)) as usize
+            fn column<const SHIFT: u32>(self) -> usize {
+                (self & !(<$type>::MAX << SHIFT)) as usize
             }
         }
     };
@@ -62,33 +64,40 @@ struct Node<K, L> {
     link: L,
 }
 
+/// Nodes of a line: of the narrow layouts, one of a cache.
+const LINE: usize = 8;
+
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct NodeLine<K, L>([Node<K, L>; LINE]);
+
 /// A forest laid out for walking. Links lead to nodes, their columns are below `columns`.
 #[derive(Clone, Debug)]
-pub(super) struct Walk<K, L> {
-    nodes: Vec<Node<K, L>>,
-    /// Place of the leaf at each node that is one.
-    leaf: Vec<u32>,
+pub(super) struct Walk<K, L, const SHIFT: u32> {
+    nodes: Vec<NodeLine<K, L>>,
+    /// Nodes so far, those between lines included.
+    len: usize,
     roots: Vec<usize>,
-    shift: u32,
     columns: usize,
     /// Levels of the deepest tree, where all are shallow.
     levels: Option<u32>,
 }
 
-impl<K: Key, L: Link> Walk<K, L> {
+impl<K: Key, L: Link, const SHIFT: u32> Walk<K, L, SHIFT> {
     /// `None` when a link has too few bits.
     pub(super) fn new(forest: &Reference, columns: &Columns, places: &[Places]) -> Option<Self> {
         let nodes: usize = forest.trees.iter().map(|tree| 2 * tree.splits.len() + 1).sum();
-        let bits = |count: usize| usize::BITS - count.leading_zeros();
-        let shift = bits(columns.list.len());
-        if shift + bits(nodes) > L::BITS {
+        // Lines are at least half full.
+        let fits = |count: usize, bits: u32| count <= 1 << bits;
+        if !fits(columns.list.len() + 1, SHIFT)
+            || !fits(2 * nodes + LINE * forest.trees.len(), L::BITS - SHIFT)
+        {
             return None;
         }
         let mut walk = Walk {
-            nodes: Vec::with_capacity(nodes),
-            leaf: Vec::with_capacity(nodes),
+            nodes: Vec::with_capacity(nodes / LINE),
+            len: 0,
             roots: Vec::with_capacity(forest.trees.len()),
-            shift,
             columns: columns.list.len(),
             levels: places.iter().try_fold(0, |levels, tree| Some(tree.depth?.max(levels))),
         };
@@ -102,24 +111,70 @@ impl<K: Key, L: Link> Walk<K, L> {
     }
 
     fn push(&mut self, tree: &Tree, columns: &[u32], places: &Places) {
-        let first = self.nodes.len();
-        self.roots.push(first);
-        let mut queue = vec![if tree.splits.is_empty() { Child::Leaf(0) } else { Child::Node(0) }];
-        let mut next = 0;
-        while next < queue.len() {
-            let (key, child, column, leaf) = match queue[next] {
-                Child::Leaf(leaf) => (K::RIGHT, first + next, 0, places.of(leaf)),
-                Child::Node(index) => {
-                    let split = &tree.splits[index as usize];
-                    queue.extend([split.left, split.right]);
-                    let child = first + queue.len() - 2;
-                    (threshold_key(split), child, columns[index as usize], 0)
-                }
-            };
-            self.nodes.push(Node { key, link: L::pack(child, column, self.shift) });
-            self.leaf.push(leaf);
-            next += 1;
+        self.align();
+        self.roots.push(self.len);
+        let root = if tree.splits.is_empty() { Child::Leaf(0) } else { Child::Node(0) };
+        // Pairs of siblings to be placed, and the node above them.
+        let mut pairs: VecDeque<(usize, u32)> =
+            self.add(root, tree, columns, places).into_iter().collect();
+        while let Some(pair) = pairs.pop_front() {
+            // A pair and the pairs below it lie in one line.
+            let split = &tree.splits[pair.1 as usize];
+            let inner = [split.left, split.right]
+                .iter()
+                .filter(|child| matches!(child, Child::Node(_)))
+                .count();
+            if self.len % LINE + 2 * (1 + inner) > LINE {
+                self.align();
+            }
+            for below in self.add_pair(pair, tree, columns, places).into_iter().flatten() {
+                pairs.extend(self.add_pair(below, tree, columns, places).into_iter().flatten());
+            }
         }
+    }
+
+    /// Adds the children of a node at some place; returns those of them that have children, with their places.
+    fn add_pair(
+        &mut self,
+        (parent, index): (usize, u32),
+        tree: &Tree,
+        columns: &[u32],
+        places: &Places,
+    ) -> [Option<(usize, u32)>; 2] {
+        let split = &tree.splits[index as usize];
+        let link = L::pack::<SHIFT>(self.len, columns[index as usize]);
+        self.nodes[parent / LINE].0[parent % LINE].link = link;
+        [split.left, split.right].map(|child| self.add(child, tree, columns, places))
+    }
+
+    /// Adds a node, or a leaf, which links to itself; returns a node with its place, as its link is not yet known.
+    fn add(
+        &mut self,
+        child: Child,
+        tree: &Tree,
+        columns: &[u32],
+        places: &Places,
+    ) -> Option<(usize, u32)> {
+        let place = self.len;
+        let (key, column, node) = match child {
+            Child::Leaf(leaf) => (K::of_place(places.of(leaf)), self.columns as u32, None),
+            Child::Node(index) => {
+                let key = threshold_key(&tree.splits[index as usize]);
+                (key, columns[index as usize], Some((place, index)))
+            }
+        };
+        let node_of = Node { key, link: L::pack::<SHIFT>(place, column) };
+        if place % LINE == 0 {
+            self.nodes.push(NodeLine([node_of; LINE]));
+        }
+        self.nodes[place / LINE].0[place % LINE] = node_of;
+        self.len += 1;
+        node
+    }
+
+    /// The next node starts a line.
+    fn align(&mut self) {
+        self.len = self.len.next_multiple_of(LINE);
     }
 
     /// Walks `rows` rows through all trees.
@@ -131,7 +186,7 @@ impl<K: Key, L: Link> Walk<K, L> {
         rows: usize,
         sink: &mut impl Sink,
     ) {
-        let width = self.columns.max(1);
+        let width = self.columns + 1;
         let block = (KEY_BYTES / (width * size_of::<K>())).clamp(64, 4096).min(rows.max(1));
         let mut keys = vec![K::LEFT; block * width];
         let mut ids = vec![0; block];
@@ -142,8 +197,8 @@ impl<K: Key, L: Link> Walk<K, L> {
                     *key = column.key(reader.value(first + start + row, column.feature as usize));
                 }
             }
-            let large = self.nodes.len() * size_of::<Node<K, L>>() > LARGE;
-            if count < CHAINS {
+            let large = size_of_val(&self.nodes[..]) > LARGE;
+            if count < if large { LARGE_CHAINS } else { CHAINS } {
                 for row in 0..count {
                     let keys = &keys[row * width..(row + 1) * width];
                     if large {
@@ -170,61 +225,66 @@ impl<K: Key, L: Link> Walk<K, L> {
 
     /// The leaves of one row in all trees.
     fn trees<const CHAINS: usize>(&self, keys: &[K], row: usize, sink: &mut impl Sink) {
-        assert!(keys.len() >= self.columns, "a key for each column");
+        assert!(keys.len() > self.columns, "a key for each column, and one for leaves");
         for (group, roots) in self.roots.chunks(CHAINS).enumerate() {
-            let at = std::array::from_fn(|chain| roots[chain.min(roots.len() - 1)]);
-            let places = self.walk::<CHAINS>(at, keys, [0; CHAINS]).map(|end| [self.leaf[end]]);
+            let at: [usize; CHAINS] =
+                std::array::from_fn(|chain| roots[chain.min(roots.len() - 1)]);
+            let places = self.walk(at, keys, [0; CHAINS]).map(|place| [place]);
             sink.stretch(group * CHAINS, row, 1, &places[..roots.len()]);
         }
     }
 
     /// Brings a tree into the caches in the order of its addresses, which is much faster than in the order of paths.
     fn fetch(&self, tree: usize) {
-        let end = self.roots.get(tree + 1).copied().unwrap_or(self.nodes.len());
-        let range = self.roots[tree]..end;
-        let line = 64 / size_of::<Node<K, L>>();
-        let nodes = self.nodes[range.clone()].iter().step_by(line);
-        let links = nodes.map(|node| node.link.child(self.shift)).fold(0, |all, link| all ^ link);
-        let leaves = self.leaf[range].iter().step_by(16).fold(0, |all, leaf| all ^ leaf);
-        std::hint::black_box((links, leaves));
+        let end = self.roots.get(tree + 1).copied().unwrap_or(self.len);
+        let lines = self.nodes[self.roots[tree] / LINE..end.div_ceil(LINE)].iter();
+        let nodes = lines.flat_map(|line| line.0.iter().step_by(64 / size_of::<Node<K, L>>()));
+        let links = nodes.map(|node| node.link.child::<SHIFT>()).fold(0, |all, link| all ^ link);
+        std::hint::black_box(links);
     }
 
     /// The leaves of several rows in one tree.
     fn rows<const CHAINS: usize>(&self, tree: usize, keys: &[K], ids: &mut [u32]) {
         let root = self.roots[tree];
-        let width = self.columns.max(1);
+        let width = self.columns + 1;
         assert!(keys.len() >= ids.len() * width, "a key for each row and column");
         for (group, ids) in ids.chunks_mut(CHAINS).enumerate() {
             let rows =
                 std::array::from_fn(|chain| (group * CHAINS + chain.min(ids.len() - 1)) * width);
-            let ends = self.walk([root; CHAINS], keys, rows);
-            ids.iter_mut().zip(ends).for_each(|(id, end)| *id = self.leaf[end]);
+            let places = self.walk([root; CHAINS], keys, rows);
+            ids.copy_from_slice(&places[..ids.len()]);
         }
     }
 
-    /// Follows paths from `at` to their leaves. `rows` are the positions of the paths' keys; from each on, `keys` holds
-    /// one for each column, and `at` are nodes: callers see to that.
+    /// The places of the leaves that paths from `at` lead to. `rows` are the positions of the paths' keys; from each on,
+    /// `keys` holds one for each column and that of leaves, and `at` are nodes: callers see to that.
     #[inline(always)]
     fn walk<const CHAINS: usize>(
         &self,
         mut at: [usize; CHAINS],
         keys: &[K],
         rows: [usize; CHAINS],
-    ) -> [usize; CHAINS] {
+    ) -> [u32; CHAINS] {
         if let Some(levels) = self.levels {
             (0..levels).for_each(|_| {
                 self.step(&mut at, keys, rows);
             });
-            return at;
+        } else {
+            while {
+                (1..STEPS).for_each(|_| {
+                    self.step(&mut at, keys, rows);
+                });
+                self.step(&mut at, keys, rows)
+            } {}
         }
-        loop {
-            (1..STEPS).for_each(|_| {
-                self.step(&mut at, keys, rows);
-            });
-            if !self.step(&mut at, keys, rows) {
-                return at;
-            }
-        }
+        at.map(|at| self.node(at).key.place())
+    }
+
+    /// The node at a position that is a root or that a link names.
+    #[inline(always)]
+    fn node(&self, at: usize) -> &Node<K, L> {
+        // SAFETY: roots and links are positions of nodes: `push` makes no others, and callers have no others.
+        unsafe { &*self.nodes.as_ptr().cast::<Node<K, L>>().add(at) }
     }
 
     /// Follows each path to the next node; whether any was not at its end. Parameters as for `walk`.
@@ -237,12 +297,11 @@ impl<K: Key, L: Link> Walk<K, L> {
     ) -> bool {
         let mut moved = 0;
         for (at, row) in at.iter_mut().zip(rows) {
-            // SAFETY: roots and links are positions of nodes: `push` makes no others.
-            let node = unsafe { self.nodes.get_unchecked(*at) };
-            let column = node.link.column(self.shift);
-            // SAFETY: columns of links are below `self.columns`, and `keys` has as many behind `row`.
+            let node = self.node(*at);
+            let column = node.link.column::<SHIFT>();
+            // SAFETY: columns of links are at most `self.columns`, and `keys` has that many and one behind `row`.
             let key = unsafe { *keys.get_unchecked(row + column) };
-            let next = node.link.child(self.shift) + usize::from(key > node.key);
+            let next = node.link.child::<SHIFT>() + usize::from(key > node.key);
             moved |= *at ^ next;
             *at = next;
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::source::{Kind, Source};
 use crate::error::Fault;
 use crate::model::PredictError;
-use crate::table::{Column, Frame, Matrix, Table};
+use crate::table::{Column, Frame, Matrix, Numbers, Table};
 
 /// Values as near to zero as this are zero: `1e-35` in single precision.
 const ZERO: f64 = 1e-35_f32 as f64;
@@ -99,12 +99,15 @@ impl Columns {
     }
 
     /// The rows of a table, near-zero values as zero.
-    pub(super) fn rows(&self, x: &Table) -> Result<Matrix, PredictError> {
+    pub(super) fn rows<'a>(&self, x: &'a Table) -> Result<Cow<'a, Matrix>, PredictError> {
         let features = self.names.len();
         let (rows, mut values) = match x {
             Table::Dense(matrix) => {
                 self.check_width(matrix.columns)?;
-                (matrix.rows, matrix.to_f64().into_owned())
+                match &matrix.values {
+                    Numbers::F64(values) if !has_small(values) => return Ok(Cow::Borrowed(matrix)),
+                    _ => (matrix.rows, matrix.to_f64().into_owned()),
+                }
             }
             Table::Sparse(sparse) => {
                 self.check_width(sparse.columns)?;
@@ -116,7 +119,7 @@ impl Columns {
             }
         };
         values.iter_mut().filter(|value| value.abs() <= ZERO).for_each(|value| *value = 0.0);
-        Ok(Matrix::f64(rows, features, values))
+        Ok(Cow::Owned(Matrix::f64(rows, features, values)))
     }
 
     fn check_width(&self, found: usize) -> Result<(), PredictError> {
@@ -235,4 +238,10 @@ fn categories(source: &Source) -> Result<Categories, Fault> {
         _ => return Ok(Categories::Texts(mappings)),
     };
     Ok(Categories::Known(features.into_iter().zip(mappings).collect()))
+}
+
+/// Whether some values count as zero without being it: looked at without a branch a value.
+fn has_small(values: &[f64]) -> bool {
+    let small = |any, value: &f64| any | ((value.abs() <= ZERO) & (value.to_bits() != 0));
+    values.iter().fold(false, small)
 }

@@ -1,5 +1,6 @@
 //! A boosted model as an estimator: rows to single precision, margins, predictions.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokenmill_kernels::trees::Forest;
@@ -139,7 +140,7 @@ impl Booster {
     }
 
     /// Rows of `x` in the model's order of columns, missing values as NaN.
-    fn rows(&self, x: &Table) -> Result<Matrix, PredictError> {
+    fn rows<'a>(&self, x: &'a Table) -> Result<Cow<'a, Matrix>, PredictError> {
         let features = self.input.columns.unwrap_or_default();
         if x.columns() != features {
             let found = x.columns();
@@ -148,6 +149,7 @@ impl Booster {
         }
         let mut values = match x {
             Table::Dense(matrix) => match &matrix.values {
+                Numbers::F32(values) if !self.changes(values) => return Ok(Cow::Borrowed(matrix)),
                 Numbers::F32(values) => values.clone(),
                 Numbers::F64(values) => self.narrow(values)?,
             },
@@ -173,7 +175,13 @@ impl Booster {
                 return Err(self.infinite());
             }
         }
-        Ok(Matrix::f32(x.rows(), features, values))
+        Ok(Cow::Owned(Matrix::f32(x.rows(), features, values)))
+    }
+
+    /// Whether some values are infinite or missing without being NaN: looked at without a branch a value.
+    fn changes(&self, values: &[f32]) -> bool {
+        let changes = |any, value: &f32| any | value.is_infinite() | (*value == self.missing);
+        values.iter().fold(false, changes)
     }
 
     fn infinite(&self) -> PredictError {
@@ -302,7 +310,8 @@ impl Estimator for Booster {
         let Learner::Trees { forest, leaf_nodes } = &self.learner else {
             return Err(self.lacks(Method::Apply));
         };
-        let leaves = ensemble::leaves(forest, &self.rows(x)?);
+        let rows = self.rows(x)?;
+        let leaves = ensemble::leaves(forest, &rows);
         let trees = leaf_nodes.len();
         let node = |(index, &leaf): (usize, &u32)| leaf_nodes[index % trees][leaf as usize] as f32;
         let nodes = leaves.iter().enumerate().map(node).collect();
