@@ -65,6 +65,19 @@ fn refusals_name_the_file_and_what_is_right() {
     check("list", &["a.pkl"], b"]I1\na.", &["a.pkl", "list of 1", "save the estimator itself"]);
     check("system", &["a.pkl"], b"cposix\nsystem\n.", &["a.pkl", "posix.system"]);
     check("cut", &["a.pkl"], &UNFITTED[..20], &["a.pkl", "byte 20"]);
+    let text = b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n";
+    let wanted = [
+        "a.joblib: byte 0: the file is text that begins with \"version https://git-lfs",
+        "joblib.dump",
+    ];
+    check("pointer", &["a.joblib"], text, &wanted);
+    check("csv", &["a.pkl"], b"colour,size\n1,2\n", &["is text that begins with \"colour,size\""]);
+    check(
+        "protocol 0",
+        &["a.pkl"],
+        b"ccopy_reg\n_reconstr",
+        &["a.pkl", "the file ends before the pickle does"],
+    );
     let unknown = b"\x80\x02csklearn.new\nNewEstimator\n)\x81}b.";
     check("unknown", &["a.pkl"], unknown, &["a.pkl", "sklearn.new.NewEstimator", "not supported"]);
 }

@@ -104,7 +104,7 @@ impl Column {
         let rule = match &split.test {
             Test::AtMost(_) => Rule::Number { zero_missing: false },
             Test::AtMostZeroMissing(_) => Rule::Number { zero_missing: true },
-            Test::Category(categories) => Rule::Category(categories.clone()),
+            Test::Category(categories) => Rule::Category(CategorySplit::clone(categories)),
         };
         Self { feature: split.feature, missing_left: split.missing_left, rule }
     }

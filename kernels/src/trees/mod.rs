@@ -46,8 +46,8 @@ pub enum Test {
     AtMost(f64),
     /// As [`Test::AtMost`], but values with `|value| <= 1e-35` (as a single-precision number) are missing (LightGBM).
     AtMostZeroMissing(f64),
-    /// Categories, the value truncated towards zero.
-    Category(CategorySplit),
+    /// Categories, the value truncated towards zero. In a box: most nodes have none, and there are many nodes.
+    Category(Box<CategorySplit>),
 }
 
 /// Bit sets over category numbers, 32 a word; a category beyond the words is in neither.

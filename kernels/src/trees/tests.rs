@@ -66,13 +66,13 @@ fn categories_are_sets() {
         truncates_negative: true,
     };
     let values = [0.0, 1.0, 2.9, 3.0, 32.0, 64.0, -0.5, -1.0, 1e300, f64::NAN];
-    let got = left(Test::Category(set.clone()), &values);
+    let got = left(Test::Category(Box::new(set.clone())), &values);
     assert_eq!(got, [true, false, true, true, false, true, true, true, true, true]);
     set.other_left = false;
-    let got = left(Test::Category(set.clone()), &values);
+    let got = left(Test::Category(Box::new(set.clone())), &values);
     assert_eq!(got, [true, false, true, false, false, false, true, false, false, true]);
     set.truncates_negative = false;
-    assert_eq!(left(Test::Category(set), &[-0.5, -0.0]), [false, true]);
+    assert_eq!(left(Test::Category(Box::new(set)), &[-0.5, -0.0]), [false, true]);
 }
 
 #[test]
@@ -184,12 +184,12 @@ fn random_tree(words: &mut Words, shape: Shape) -> Tree {
         }
         let test = match words.below(4) {
             0 => Test::AtMostZeroMissing(words.value()),
-            1 if shape.categories => Test::Category(CategorySplit {
+            1 if shape.categories => Test::Category(Box::new(CategorySplit {
                 left: (0..words.below(3)).map(|_| words.below(1 << 32) as u32).collect(),
                 right: (0..words.below(3)).map(|_| words.below(1 << 32) as u32).collect(),
                 other_left: words.coin(),
                 truncates_negative: words.coin(),
-            }),
+            })),
             _ => Test::AtMost(words.value()),
         };
         let (feature, missing_left) = (words.below(shape.features) as u32, words.coin());

@@ -5,6 +5,7 @@
 
 use tokenmill_kernels::trees::{Forest, Precision, Rows, Sums};
 
+use crate::error::Fault;
 use crate::pool;
 use crate::table::{Matrix, Numbers};
 
@@ -14,6 +15,23 @@ const MAX_ROWS: usize = 4096;
 const BLOCK_ROWS: usize = 128;
 /// Visits of trees (rows times trees) below which a second task costs more than it gains.
 const MIN_VISITS: usize = 8192;
+
+/// Refuses trees that a file writes shorter than any library does, so that reading a file holds at most four times its
+/// length plus 64 MiB. `cost` is what a node takes while it is lowered.
+///
+/// # Errors
+/// When the nodes take more than that.
+pub(crate) fn afford(nodes: usize, cost: usize, file: usize) -> Result<(), Fault> {
+    // The file itself is held too.
+    let allowed = file.saturating_mul(3).saturating_add(64 << 20);
+    if nodes.saturating_mul(cost) <= allowed {
+        return Ok(());
+    }
+    Err(Fault::unsupported(format!(
+        "{nodes} nodes in {file} bytes need more memory than four times the file plus 64 MiB; save the model with the \
+         library again"
+    )))
+}
 
 /// The sums of each row, `[rows, outputs]`, in the precision that the forest sums in.
 ///

@@ -1,7 +1,7 @@
 //! One file per format, each lowering to the internal forms: `ensemble` and `steps`.
 
 pub mod lightgbm;
-pub(crate) mod mlflow;
+pub mod mlflow;
 pub mod sklearn;
 pub mod xgboost;
 

@@ -1,7 +1,7 @@
 //! scikit-learn: estimators in pickle and joblib files, and the wrappers of XGBoost and LightGBM in the same files.
 
 use crate::error::{Fault, LoadError};
-use crate::format::{Format, LoadOptions, ModelFiles, Probe};
+use crate::format::{Format, HEAD, LoadOptions, ModelFiles, Probe};
 use crate::model::{Description, Model};
 use crate::pickle::{self, Object, Pickle};
 use crate::steps::nmf::JOINT;
@@ -83,13 +83,38 @@ fn open(files: &ModelFiles, name: &str) -> Result<Opened, LoadError> {
     let path = files.file(name);
     let bytes = std::fs::read(&path).map_err(|source| LoadError::Io { path, source })?;
     let read = || {
-        let pickle = pickle::read(&bytes)?;
+        let pickle = pickle::read(&bytes).map_err(|fault| text(&bytes).unwrap_or(fault))?;
         let object = root(&pickle)?;
         let estimator = Builder::default().build(object)?;
         let description = describe(object, estimator.as_ref());
         Ok(Opened { estimator, description, joint: pickle.holds(JOINT) })
     };
     read().map_err(|fault: Fault| fault.of(name))
+}
+
+/// The fault of a text file, whose letters would be read as opcodes; `None` for what may be a pickle of protocol 0.
+fn text(bytes: &[u8]) -> Option<Fault> {
+    let head = &bytes[..bytes.len().min(HEAD)];
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        Err(cut) => std::str::from_utf8(&head[..cut.valid_up_to()])
+            .ok()
+            .filter(|_| cut.error_len().is_none())?,
+    };
+    let control = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\r' | '\t');
+    let line = text.lines().next().unwrap_or_default();
+    let of_module = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '.');
+    // What objects begin with: a mark, or the module of a class on the first line.
+    let pickled = line.starts_with('(') || (line.starts_with('c') && line.chars().all(of_module));
+    if text.is_empty() || text.contains(control) || pickled {
+        return None;
+    }
+    let line: String = line.chars().take(40).collect();
+    let reason = format!(
+        "the file is text that begins with {line:?}, not a pickle; save the estimator with joblib.dump, and give models of \
+         XGBoost and LightGBM the extensions of their formats"
+    );
+    Some(Fault::corrupt("byte 0", reason))
 }
 
 /// The estimator that a pickle holds.

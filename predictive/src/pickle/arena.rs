@@ -3,9 +3,7 @@
 use crate::error::Fault;
 use crate::pickle::{Id, Node};
 
-/// Memory beyond four times the file that reading it may take.
-const FLOOR: usize = 64 << 20;
-/// The part of it for what is not charged: buffers, the states of decoders, tables of symbols.
+/// The part of the limit for what is not charged: buffers, the states of decoders, tables of symbols.
 const SLACK: usize = 8 << 20;
 /// Length up to which a vector grows without being charged for it first.
 const FIRST: usize = 16;
@@ -27,17 +25,21 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// An empty arena for a file of `length` bytes, which its caller holds.
-    pub(super) fn new(length: usize) -> Self {
-        let limit = length.saturating_mul(4).saturating_add(FLOOR);
+    /// An empty arena within `limit` bytes, of which the file's `length` are taken.
+    pub(super) fn new(limit: usize, length: usize) -> Self {
         let mut nodes = vec![Node::None, Node::Bool(false), Node::Bool(true)];
         nodes.extend((0..256).map(Node::Int));
         Self { nodes, left: limit - length - SLACK, limit }
     }
 
-    /// Bytes that reading the file may take: four times its length plus 64 MiB.
+    /// Bytes that reading the file may take.
     pub(super) fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// Bytes that are left for what is made of the nodes.
+    pub(super) fn left(&self) -> usize {
+        self.left
     }
 
     /// Takes `bytes` from the budget.
@@ -49,7 +51,7 @@ impl Arena {
             }
             None => Err(Fault::unsupported(format!(
                 "needs more memory than {} bytes, four times the file plus 64 MiB, while being read; if it is a model, \
-                 save it with less compression",
+                 save it without compression",
                 self.limit
             ))),
         }

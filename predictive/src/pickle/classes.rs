@@ -269,7 +269,9 @@ pub(super) fn symbol(module: &str, name: &str) -> Option<Symbol> {
         !text.is_empty() && text.chars().all(|letter| letter.is_alphanumeric() || letter == '_')
     };
     let old_joblib = module.contains(".externals.");
-    let plain = module.split('.').all(identifier) && identifier(name);
+    // A function that restores an object of the class in its name.
+    let class = name.strip_prefix("__pyx_unpickle_").unwrap_or(name);
+    let plain = module.split('.').all(identifier) && identifier(class);
     (plain && !old_joblib && FAMILIES.iter().any(within)).then_some(Symbol::Inert)
 }
 

@@ -36,8 +36,8 @@ pub(crate) fn is_compressed(head: &[u8]) -> bool {
     [ZLIB, GZIP, BZIP2, XZ, LZMA, LZ4].iter().any(|kind| head.starts_with(kind.prefix))
 }
 
-/// Opens the container of a file; bytes of none are the pickle itself.
-pub(super) fn open(bytes: &[u8]) -> Result<Container<'_>, Fault> {
+/// Opens the container of a file; bytes of none are the pickle itself. A decoder refers back `window` bytes at most.
+pub(super) fn open(bytes: &[u8], window: usize) -> Result<Container<'_>, Fault> {
     let is = |kind: Kind| bytes.starts_with(kind.prefix).then_some(kind.name);
     if bytes.starts_with(b"ZF") {
         let what =
@@ -55,13 +55,13 @@ pub(super) fn open(bytes: &[u8]) -> Result<Container<'_>, Fault> {
     }
     if let Some(name) = is(XZ) {
         return Ok(Container {
-            source: Box::new(Xz::new(bytes, largest_dictionary(bytes))),
+            source: Box::new(Xz::new(bytes, window)),
             name,
             window: usize::MAX,
         });
     }
     if let Some(name) = is(LZMA) {
-        return lzma(bytes, name);
+        return lzma(bytes, name, window);
     }
     if let Some(name) = is(LZ4) {
         return Ok(plain(lz4_flex::frame::FrameDecoder::new(bytes), name));
@@ -74,20 +74,15 @@ fn plain<'a>(source: impl Read + 'a, name: &'static str) -> Container<'a> {
     Container { source: Box::new(source), name, window: 0 }
 }
 
-/// The largest dictionary: output beyond it is refused anyway, because dictionary and values together pass the limit.
-fn largest_dictionary(bytes: &[u8]) -> usize {
-    bytes.len().saturating_mul(2).saturating_add(32 << 20)
-}
-
 /// An "lzma alone" stream: properties, size of the dictionary, size of the output (all ones when not known).
-fn lzma<'a>(bytes: &'a [u8], name: &'static str) -> Result<Container<'a>, Fault> {
+fn lzma<'a>(bytes: &'a [u8], name: &'static str, window: usize) -> Result<Container<'a>, Fault> {
     let wrong = |reason: String| Fault::corrupt(name, reason);
     let Some((header, data)) = bytes.split_first_chunk::<13>() else {
         return Err(wrong("the file ends in its header".into()));
     };
     let [properties, d0, d1, d2, d3, size @ ..] = *header;
     let (declared, size) = (u32::from_le_bytes([d0, d1, d2, d3]), u64::from_le_bytes(size));
-    let dictionary = declared.min(u32::try_from(largest_dictionary(bytes)).unwrap_or(u32::MAX));
+    let dictionary = declared.min(u32::try_from(window).unwrap_or(u32::MAX));
     let reader = lzma_rust2::LzmaReader::new_with_props(data, size, properties, dictionary, None);
     let reader = reader.map_err(|error| wrong(error.to_string()))?;
     Ok(Container { source: Box::new(reader), name, window: dictionary as usize })

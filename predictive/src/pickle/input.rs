@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use crate::error::Fault;
+use crate::pickle::RATIO;
 use crate::pickle::containers::{Container, PLAIN};
 
 /// Bytes that are read at a time.
@@ -57,8 +58,8 @@ impl<'a> Input<'a> {
         self.total += read;
         if self.total > self.limit {
             return Err(Fault::unsupported(format!(
-                "unpacks to more than {} bytes, four times the file plus 64 MiB; if it is a model, \
-                 save it with less compression",
+                "unpacks to more than {} bytes, {RATIO} times the file; if it is a model, save it with less \
+                 compression",
                 self.limit
             )));
         }
@@ -73,6 +74,12 @@ impl<'a> Input<'a> {
         }
         while self.fill()? {}
         Ok(())
+    }
+
+    /// Reads to the end and gives the number of bytes.
+    pub(super) fn length(mut self) -> Result<usize, Fault> {
+        while self.fill()? {}
+        Ok(self.total)
     }
 
     /// The next byte.
@@ -131,7 +138,7 @@ mod tests {
     #[test]
     fn streams_end_at_the_limit() {
         let read = |limit| {
-            let mut input = Input::new(containers::open(&[b'N'; 100]).expect("plain"), limit);
+            let mut input = Input::new(containers::open(&[b'N'; 100], 0).expect("plain"), limit);
             input.bytes(100).map(|bytes| bytes.len())
         };
         assert_eq!(read(100), Ok(100));

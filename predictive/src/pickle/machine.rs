@@ -1,5 +1,6 @@
 //! The opcodes: a stack, marks and a memo over the arena.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -7,7 +8,6 @@ use crate::error::Fault;
 use crate::pickle::arena::{Arena, FALSE, NONE, TRUE};
 use crate::pickle::calls::Draft;
 use crate::pickle::classes::{self, Symbol};
-use crate::pickle::containers::Container;
 use crate::pickle::input::Input;
 use crate::pickle::{Id, Name, Node, Pickle, text};
 
@@ -46,11 +46,10 @@ pub(super) struct Stack {
 }
 
 impl<'a> Machine<'a> {
-    /// A machine over an open container of a file of `length` bytes.
-    pub(super) fn new(container: Container<'a>, length: usize) -> Self {
-        let arena = Arena::new(length);
+    /// A machine that reads `input` into `arena`.
+    pub(super) fn new(input: Input<'a>, arena: Arena) -> Self {
         Self {
-            input: Input::new(container, arena.limit()),
+            input,
             arena,
             drafts: HashMap::new(),
             symbols: HashMap::new(),
@@ -65,7 +64,7 @@ impl<'a> Machine<'a> {
     pub(super) fn read(mut self) -> Result<Pickle, Fault> {
         let root = self.run()?;
         self.input.finish()?;
-        Ok(Pickle { nodes: self.arena.nodes, root })
+        Ok(Pickle { left: Cell::new(self.arena.left()), nodes: self.arena.nodes, root })
     }
 
     /// Runs opcodes up to STOP and gives the value; also for a pickle within the pickle.

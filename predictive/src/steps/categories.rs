@@ -13,13 +13,17 @@ use crate::table::{Column, Frame, Table};
 /// The categories of one column, in the order of their codes.
 #[derive(Default)]
 pub(super) struct Categories {
-    /// As Python prints them.
-    pub(super) names: Vec<String>,
+    /// As Python prints them, one behind the other, and where each ends: there may be millions.
+    names: String,
+    ends: Vec<usize>,
     numbers: HashMap<u64, usize>,
     texts: HashMap<Arc<str>, usize>,
     none: Option<usize>,
     nan: Option<usize>,
 }
+
+/// Bytes of a category: its name, its code and how it is found.
+const CATEGORY: usize = 64;
 
 /// Bits that are equal for equal numbers.
 fn bits(number: f64) -> u64 {
@@ -33,6 +37,11 @@ impl Categories {
     /// When one is neither number, text nor missing.
     pub(super) fn new(object: Object<'_>, name: &str, value: Value<'_>) -> Result<Self, Fault> {
         let mut categories = Categories::default();
+        let count = value.shape().map_or(0, |shape| shape.iter().product());
+        if !value.pays(count * CATEGORY) {
+            object.pay()?;
+        }
+        categories.ends.reserve_exact(count);
         if let Some(array) = value.as_array() {
             let boolean = array.dtype() == crate::tensor::DataType::Bool;
             match array.values() {
@@ -60,8 +69,7 @@ impl Categories {
             if let Some(text) = item.as_str() {
                 categories.text(text);
             } else if item.is_none() {
-                categories.none = Some(categories.names.len());
-                categories.names.push("None".into());
+                categories.none = Some(categories.name("None"));
             } else if let crate::pickle::Node::Bool(value) = item.node() {
                 categories.boolean(*value);
             } else {
@@ -77,8 +85,8 @@ impl Categories {
 
     fn text(&mut self, text: impl AsRef<str>) {
         let text = text.as_ref();
-        self.texts.insert(text.into(), self.names.len());
-        self.names.push(text.to_owned());
+        let code = self.name(text);
+        self.texts.insert(text.into(), code);
     }
 
     fn boolean(&mut self, value: bool) {
@@ -87,13 +95,10 @@ impl Categories {
 
     fn number(&mut self, number: f64, name: String) {
         match number.is_nan() {
-            true => {
-                self.nan = Some(self.names.len());
-                self.names.push("nan".into());
-            }
+            true => self.nan = Some(self.name("nan")),
             false => {
-                self.numbers.insert(bits(number), self.names.len());
-                self.names.push(name);
+                let code = self.name(&name);
+                self.numbers.insert(bits(number), code);
             }
         }
     }
@@ -103,9 +108,27 @@ impl Categories {
         !self.texts.is_empty()
     }
 
+    /// Adds a name and gives its code.
+    fn name(&mut self, name: &str) -> usize {
+        self.names.push_str(name);
+        self.ends.push(self.names.len());
+        self.len() - 1
+    }
+
+    /// A category as Python prints it.
+    pub(super) fn shown(&self, code: usize) -> &str {
+        let start = code.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.names[start..self.ends[code]]
+    }
+
+    /// Every category as Python prints it.
+    pub(super) fn names(&self) -> Vec<String> {
+        (0..self.len()).map(|code| self.shown(code).to_owned()).collect()
+    }
+
     /// Number of categories.
     pub(super) fn len(&self) -> usize {
-        self.names.len()
+        self.ends.len()
     }
 
     /// The code of NaN, if it is a category; `None` is a category like others.

@@ -120,7 +120,7 @@ fn one_hot(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> 
         let mut outputs = vec![String::new(); count];
         for (category, &group) in groups.iter().enumerate() {
             let shared = rare.is_some_and(|rare| groups.get(rare) == Some(&group));
-            let name = if shared { "infrequent_sklearn" } else { &categories.names[category] };
+            let name = if shared { "infrequent_sklearn" } else { categories.shown(category) };
             name.clone_into(&mut outputs[group]);
         }
         if let Some(dropped) = dropped.filter(|&dropped| dropped < count) {
@@ -277,7 +277,7 @@ fn target(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
     let categories = categories::all(object)?;
     let means = object.vector("target_mean_", None)?;
     let classes = match object.str("target_type_")? {
-        "multiclass" => Categories::new(object, "classes_", object.attribute("classes_")?)?.names,
+        "multiclass" => Categories::new(object, "classes_", object.attribute("classes_")?)?.names(),
         _ => Vec::new(),
     };
     if means.len() != classes.len().max(1) {
@@ -349,9 +349,9 @@ impl Transform for LabelEncoder {
     fn inverse(&self, x: &Table) -> Option<Result<Table, PredictError>> {
         Some(numeric(x, Nan::Refuse).and_then(|x| {
             let label = |&code: &f64| {
-                let name = self.classes.names.get(code as usize).filter(|_| code >= 0.0);
+                let known = code >= 0.0 && (code as usize) < self.classes.len();
                 let unknown = || PredictError::input(format!("there is no label of number {code}"));
-                name.map(|name| name.as_str().into()).ok_or_else(unknown)
+                known.then(|| self.classes.shown(code as usize).into()).ok_or_else(unknown)
             };
             x.to_f64().iter().map(label).collect::<Result<_, _>>().map(Table::Texts)
         }))
@@ -398,8 +398,8 @@ impl Transform for LabelBinarizer {
     }
 
     fn names(&self, _: Vec<String>) -> Option<Vec<String>> {
-        let names = &self.classes.names;
-        Some(if self.binary { names.get(1).cloned().into_iter().collect() } else { names.clone() })
+        let names = self.classes.names();
+        Some(if self.binary { names.into_iter().skip(1).take(1).collect() } else { names })
     }
 }
 
@@ -447,7 +447,7 @@ impl Transform for MultiLabelBinarizer {
     }
 
     fn names(&self, _: Vec<String>) -> Option<Vec<String>> {
-        Some(self.classes.names.clone())
+        Some(self.classes.names())
     }
 }
 

@@ -164,12 +164,12 @@ fn read_tree(
                     predictor.wrong("raw_left_cat_bitsets", format!("has no set {}", set[node]))
                 })?;
                 let right = known.iter().zip(left).map(|(known, left)| known & !left).collect();
-                Test::Category(CategorySplit {
+                Test::Category(Box::new(CategorySplit {
                     left: left.to_vec(),
                     right,
                     other_left: missing_left,
                     truncates_negative: false,
-                })
+                }))
             }
             false => Test::AtMost(threshold[node]),
         };

@@ -66,6 +66,7 @@ pub(crate) fn texts(value: Value<'_>) -> Option<Vec<Arc<str>>> {
 pub(crate) fn labels(object: Object<'_>, name: &str) -> Result<Array, Fault> {
     let value = object.attribute(name)?;
     label_array(value)
+        .filter(|labels| !labels.is_empty())
         .ok_or_else(|| object.wrong(name, format!("expected labels, found {}", value.describe())))
 }
 

@@ -217,10 +217,16 @@ impl Builder {
             let reason = format!("estimators are nested more than {MAX_NESTING} deep");
             return Err(Fault::corrupt(object.class, reason));
         }
+        object.pay()?;
         let inner = Builder { depth: self.depth + 1 };
         let mut rows = ESTIMATORS.iter().flat_map(|table| table.iter());
         match rows.find(|row| row.fits(object)) {
-            Some(row) => (row.build)(object, inner),
+            Some(row) => {
+                let built = (row.build)(object, inner);
+                // Values that nothing is left to pay for look as if they were missing.
+                object.pay()?;
+                built
+            }
             None => Err(refused::reason(object)),
         }
     }

@@ -205,9 +205,19 @@ fn frame(inputs: &TensorMap) -> Result<Frame, PredictError> {
     Ok(frame)
 }
 
+/// Numbers of a transformed table at most: 128 MiB. A hashing vectoriser has a million columns, almost all of them zero.
+const MAX_NUMBERS: usize = 1 << 24;
+
 /// A transformed table as one tensor.
 fn to_tensor(table: &Table) -> Result<Tensor, PredictError> {
     let shape = vec![table.rows(), table.columns()];
+    if table.rows().saturating_mul(table.columns()) > MAX_NUMBERS {
+        return Err(PredictError::input(format!(
+            "{} rows would be answered with {} columns each, more than {MAX_NUMBERS} numbers; send fewer rows, or serve a \
+             pipeline that ends in what reads these columns",
+            shape[0], shape[1]
+        )));
+    }
     let dense = |matrix: &Matrix| match &matrix.values {
         Numbers::F32(values) => Tensor::from_values(shape.clone(), values),
         Numbers::F64(values) => Tensor::from_values(shape.clone(), values),
@@ -244,4 +254,24 @@ fn frame_tensor(frame: &Frame, shape: Vec<usize>) -> Tensor {
     };
     let (texts, nulls): (Vec<String>, Vec<bool>) = cells.map(text).unzip();
     Tensor::from_texts(shape, &texts).with_nulls(nulls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Sparse;
+
+    #[test]
+    fn a_million_columns_are_answered_for_few_rows_only() {
+        let hashed = |rows: usize| {
+            let (starts, indices, values) = (vec![0; rows + 1], Vec::new(), Vec::new());
+            Table::Sparse(Sparse { rows, columns: 1 << 20, starts, indices, values })
+        };
+        assert_eq!(
+            to_tensor(&hashed(1)).map(|tensor| tensor.shape().to_vec()),
+            Ok(vec![1, 1 << 20])
+        );
+        let error = to_tensor(&hashed(17)).map(drop).expect_err("too many numbers").to_string();
+        assert!(error.contains("17 rows would be answered with 1048576 columns each"), "{error}");
+    }
 }

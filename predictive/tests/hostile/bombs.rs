@@ -41,8 +41,8 @@ fn zlib() -> Vec<u8> {
 }
 
 fn fixture(name: &str) -> Vec<u8> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hostile");
-    std::fs::read(folder.join(name)).expect("the fixtures are there")
+    std::fs::read(crate::files::folder().join("hostile").join(name))
+        .expect("the fixtures are there")
 }
 
 /// `N` arguments of a global at the top of the memo: a dictionary of `size` entries, copied `times` times.
@@ -124,4 +124,12 @@ pub(crate) fn lengths() -> Vec<(&'static str, Vec<u8>)> {
         ("an empty file", Vec::new()),
         ("text", b"hello\n".to_vec()),
     ]
+}
+
+/// Models that refer to one value again and again, or to themselves.
+pub(crate) fn shared() -> Vec<(String, Vec<u8>)> {
+    let names =
+        ["bags", "boosting", "categories", "cycle", "histogram", "layers", "trees", "votes"];
+    let file = |name: &str| (name.to_owned(), fixture(&format!("shared-{name}.xz")));
+    names.into_iter().map(file).collect()
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokenmill_kernels::trees::{Split, Tree};
 
 use super::source::{Kind, LinearLeaf, Missing, Source, category_split, node};
+use crate::ensemble::afford;
 use crate::error::Fault;
 
 /// What is read of a dump.
@@ -77,8 +78,12 @@ const MAX_WORDS_PER_BYTE: usize = 1;
 /// A node and a leaf with the fields that are required take more text than this.
 const MIN_BYTES_PER_LEAF: usize = 64;
 
+/// Bytes of a node as it is read, with its texts and the place that a list keeps free, and of what it becomes.
+const NODE: usize = 360;
+
 /// Reads a whole file.
 pub(super) fn parse(text: &str) -> Result<Source, Fault> {
+    afford(text.bytes().filter(|&byte| byte == b'{').count(), NODE, text.len())?;
     let dump: Dump = serde_json::from_str(text).map_err(|error| {
         let at = format!("line {} column {}", error.line(), error.column());
         let deep = error.to_string().contains("recursion limit");

@@ -114,7 +114,7 @@ impl Missing {
 pub(super) fn category_split(words: Vec<u32>) -> (Test, bool) {
     let (left, right) = (words, Vec::new());
     let split = CategorySplit { left, right, other_left: false, truncates_negative: true };
-    (Test::Category(split), false)
+    (Test::Category(Box::new(split)), false)
 }
 
 /// A node of what [`Missing::split`] or [`category_split`] gave; `children` as the text numbers them.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use tokenmill_kernels::trees::Tree;
 
 use super::source::{Kind, LinearLeaf, Missing, Source, category_split, node};
+use crate::ensemble::afford;
 use crate::error::Fault;
 
 /// Reads a whole file.
@@ -83,7 +84,14 @@ struct Blocks<'a> {
     /// The lines of the tree that is being read.
     lines: Vec<&'a str>,
     categories: Option<&'a str>,
+    /// Leaves of the trees, with what trees take beside them, and bytes of the file.
+    nodes: usize,
+    length: usize,
 }
+
+/// Bytes of a leaf and its parent while a model is lowered, and the leaves of as many bytes as a tree takes beside them.
+const NODE: usize = 120;
+const TREE: usize = 2;
 
 /// Lines of the header, or of a tree; the library writes about 20.
 const MAX_LINES: usize = 256;
@@ -106,7 +114,9 @@ impl<'a> Blocks<'a> {
             return Err(Fault::corrupt("line 1", reason));
         }
         let (header, trees, sizes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut blocks = Blocks { header, trees, sizes, lines: Vec::new(), categories: None };
+        let (open, length) = (Vec::new(), text.len());
+        let mut blocks =
+            Blocks { header, trees, sizes, lines: open, categories: None, nodes: 0, length };
         let mut part = Part::Header;
         for line in lines {
             if part == Part::Tail {
@@ -160,9 +170,11 @@ impl<'a> Blocks<'a> {
     /// Reads the tree whose lines are complete.
     fn close(&mut self) -> Result<(), Fault> {
         let block = Block::new(&format!("Tree={}", self.trees.len()), &self.lines);
-        self.trees.push(tree(&block)?);
+        let read = tree(&block)?;
+        self.nodes += read.0.leaves.len() + TREE;
+        self.trees.push(read);
         self.lines.clear();
-        Ok(())
+        afford(self.nodes, NODE, self.length)
     }
 }
 

@@ -43,8 +43,7 @@ impl Format for Mlflow {
         let directory =
             if files.is_directory { Some(files.path.as_path()) } else { files.path.parent() };
         let directory = directory.unwrap_or(Path::new("."));
-        let document = read(&directory.join(MLMODEL))?;
-        let plan = Plan::new(&document).map_err(|fault| fault.of(MLMODEL))?;
+        let plan = read(&directory.join(MLMODEL))?;
         let inner = LoadOptions { format: None, method: options.method.or(plan.method) };
         let format =
             FORMATS.iter().find(|format| format.name() == plan.format).ok_or_else(|| {
@@ -65,7 +64,7 @@ impl Format for Mlflow {
     }
 }
 
-fn read(path: &Path) -> Result<Document, LoadError> {
+fn read(path: &Path) -> Result<Plan, LoadError> {
     let io = |source| LoadError::Io { path: path.to_owned(), source };
     let size = std::fs::metadata(path).map_err(io)?.len();
     if size > yaml::MAX_BYTES as u64 {
@@ -73,9 +72,21 @@ fn read(path: &Path) -> Result<Document, LoadError> {
         return Err(Fault::corrupt("size", reason).of(MLMODEL));
     }
     let bytes = std::fs::read(path).map_err(io)?;
-    let text = std::str::from_utf8(&bytes)
+    plan(&bytes).map_err(|fault| fault.of(MLMODEL))
+}
+
+fn plan(bytes: &[u8]) -> Result<Plan, Fault> {
+    let text = std::str::from_utf8(bytes)
         .map_err(|error| Fault::corrupt(format!("byte {}", error.valid_up_to()), "is not UTF-8"));
-    text.and_then(Document::parse).map_err(|fault| fault.of(MLMODEL))
+    Plan::new(&Document::parse(text?)?)
+}
+
+/// The file, below the directory, that the bytes of an `MLmodel` name.
+///
+/// # Errors
+/// Names the line or key and what is wrong there, or the flavours that are not supported.
+pub fn named_file(bytes: &[u8]) -> Result<PathBuf, Fault> {
+    plan(bytes).map(|plan| plan.file)
 }
 
 /// What an `MLmodel` says.

@@ -1,5 +1,6 @@
 //! The binary layout of XGBoost up to 3.0: little-endian structures one after the other.
 
+use super::bytes::Bytes;
 use super::schema::{Raw, RawNode, RawTree};
 use super::source::inside;
 use crate::error::Fault;
@@ -12,7 +13,7 @@ const DELETED: u32 = u32::MAX;
 
 /// Whether bytes without magic can be a model: plausible parameters, then the name of an objective.
 pub(super) fn is_plausible(head: &[u8]) -> bool {
-    let mut reader = Reader { bytes: head.strip_prefix(b"binf").unwrap_or(head), at: 0 };
+    let mut reader = Bytes::new(head.strip_prefix(b"binf").unwrap_or(head));
     let Ok(_) = reader.take(LEARNER) else { return false };
     let Ok(length) = reader.u64() else { return false };
     let Ok(length @ 3..=64) = usize::try_from(length) else { return false };
@@ -24,11 +25,11 @@ pub(super) fn is_plausible(head: &[u8]) -> bool {
 
 /// Reads a file, with magic or without.
 pub(super) fn read(bytes: &[u8]) -> Result<Raw, Fault> {
-    let mut reader = Reader { bytes: bytes.strip_prefix(b"binf").unwrap_or(bytes), at: 0 };
+    let mut reader = Bytes::new(bytes.strip_prefix(b"binf").unwrap_or(bytes));
     let mut raw = Raw::default();
     let (has_attributes, has_metrics) = reader.learner(&mut raw)?;
-    raw.objective = reader.text().map_err(|fault| inside("objective", fault))?;
-    raw.booster.name = reader.text().map_err(|fault| inside("booster", fault))?;
+    raw.objective = reader.name().map_err(|fault| inside("objective", fault))?;
+    raw.booster.name = reader.name().map_err(|fault| inside("booster", fault))?;
     match raw.booster.name.as_str() {
         "gblinear" => {
             reader.take(LEARNER)?;
@@ -44,8 +45,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Raw, Fault> {
     }
     if has_attributes {
         for _ in 0..reader.u64()? {
-            let key = reader.bytes()?;
-            let value = reader.bytes()?;
+            let key = reader.blob()?;
+            let value = reader.blob()?;
             if key == b"best_iteration" {
                 raw.best_iteration = Some(String::from_utf8_lossy(value).into_owned());
             }
@@ -53,41 +54,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<Raw, Fault> {
     }
     if has_metrics {
         for _ in 0..reader.u64()? {
-            reader.bytes()?;
+            reader.blob()?;
         }
     }
-    match reader.bytes[reader.at..].iter().any(|&byte| byte != 0) {
-        true => Err(reader.wrong("bytes that are not zero follow the model")),
-        false => Ok(raw),
-    }
+    reader.padding()?;
+    Ok(raw)
 }
 
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn wrong(&self, reason: impl Into<String>) -> Fault {
-        Fault::corrupt(format!("byte {}", self.at), reason)
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Fault> {
-        let rest = &self.bytes[self.at..];
-        let Some(taken) = rest.get(..length) else {
-            let left = rest.len();
-            return Err(self.wrong(format!("needs {length} bytes, the file has {left} more")));
-        };
-        self.at += length;
-        Ok(taken)
-    }
-
-    /// `count` elements of `size` bytes.
-    fn elements(&mut self, count: usize, size: usize) -> Result<&'a [u8], Fault> {
-        let length = count.checked_mul(size);
-        self.take(length.ok_or_else(|| self.wrong(format!("{count} elements")))?)
-    }
-
+impl<'a> Bytes<'a> {
     fn word(&mut self) -> Result<[u8; 4], Fault> {
         let raw = self.take(4)?;
         Ok([raw[0], raw[1], raw[2], raw[3]])
@@ -112,14 +86,14 @@ impl<'a> Reader<'a> {
         usize::try_from(count).map_err(|_| self.wrong(format!("{what} is {count}")))
     }
 
-    fn bytes(&mut self) -> Result<&'a [u8], Fault> {
+    fn blob(&mut self) -> Result<&'a [u8], Fault> {
         let length = self.u64()?;
         let length = usize::try_from(length).map_err(|_| self.wrong("a length beyond memory"))?;
         self.take(length)
     }
 
-    fn text(&mut self) -> Result<String, Fault> {
-        let bytes = self.bytes()?;
+    fn name(&mut self) -> Result<String, Fault> {
+        let bytes = self.blob()?;
         let text = std::str::from_utf8(bytes);
         text.map(str::to_owned).map_err(|_| self.wrong("a text is not UTF-8"))
     }

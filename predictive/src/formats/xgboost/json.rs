@@ -174,6 +174,10 @@ impl Source for Json<'_> {
         }
     }
 
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn skip(&mut self) -> Result<(), Fault> {
         let mut closers: Vec<u8> = Vec::new();
         loop {

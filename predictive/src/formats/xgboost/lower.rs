@@ -126,9 +126,9 @@ impl<'a> Walk<'a> {
             words,
             category_entries,
             seen: vec![false; nodes],
-            splits: Vec::new(),
-            leaves: Vec::new(),
-            leaf_nodes: Vec::new(),
+            splits: Vec::with_capacity(nodes / 2),
+            leaves: Vec::with_capacity(nodes / 2 + 1),
+            leaf_nodes: Vec::with_capacity(nodes / 2 + 1),
         })
     }
 
@@ -204,7 +204,7 @@ impl<'a> Walk<'a> {
         }
         let test = match split_type {
             0 => Test::AtMost(below(condition)),
-            1 => Test::Category(self.categories(node)?),
+            1 => Test::Category(Box::new(self.categories(node)?)),
             other => {
                 let reason = format!("{other} is neither 0 (numeric) nor 1 (categorical)");
                 return Err(Fault::corrupt(format!("split_type[{node}]"), reason));

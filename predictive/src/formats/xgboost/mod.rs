@@ -2,6 +2,7 @@
 
 mod binary;
 mod booster;
+mod bytes;
 mod json;
 mod lower;
 mod names;
@@ -16,6 +17,7 @@ use crate::format::{Format, LoadOptions, ModelFiles, Probe};
 use crate::model::Model;
 use crate::steps::Tabular;
 
+use self::bytes::Bytes;
 pub use booster::Booster;
 use booster::Rounds;
 pub(crate) use pickled::ESTIMATORS;
@@ -85,7 +87,7 @@ pub fn booster_from_bytes(bytes: &[u8]) -> Result<Booster, Fault> {
 fn read(bytes: &[u8]) -> Result<Raw, Fault> {
     match bytes {
         [b'{', b'L' | b'i' | b'U' | b'I' | b'l' | b'#' | b'N', ..] => {
-            schema::read(&mut ubjson::Ubjson::new(bytes))
+            schema::read(&mut Bytes::new(bytes))
         }
         [b'{', ..] => schema::read(&mut json::Json::new(bytes)),
         _ if bytes.starts_with(CONFIG_OFFSET) => binary::read(snapshot_model(bytes)?),

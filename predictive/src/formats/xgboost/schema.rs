@@ -2,10 +2,16 @@
 
 use super::names::Categories;
 use super::source::{Source, inside};
+use crate::ensemble::afford;
 use crate::error::Fault;
 
 /// Names of columns that a model may have.
 const MAX_NAMES: usize = 1 << 20;
+
+/// Bytes of a node while a model is lowered: as it is here, as a split, in the kernels; and the nodes of as many bytes as a
+/// tree takes beside its nodes.
+const NODE: usize = 100;
+const TREE: usize = 2;
 
 /// What a container holds, before anything is checked against anything else.
 #[derive(Default)]
@@ -253,9 +259,12 @@ fn model<S: Source>(source: &mut S, key: &str, raw: &mut RawBooster) -> Result<(
     match key {
         "trees" => {
             raw.trees.clear();
+            let (mut nodes, file) = (0, source.len());
             source.list(|source| {
-                raw.trees.push(tree(source)?);
-                Ok(())
+                let tree = tree(source)?;
+                nodes += tree.nodes.len() + TREE;
+                raw.trees.push(tree);
+                afford(nodes, NODE, file)
             })?;
         }
         "tree_info" => raw.tree_info = source.numbers()?,

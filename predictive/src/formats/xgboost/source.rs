@@ -21,6 +21,8 @@ pub(super) trait Source: Sized {
     fn number<T: Number>(&mut self) -> Result<T, Fault>;
     /// Reads an array of numbers.
     fn numbers<T: Number>(&mut self) -> Result<Vec<T>, Fault>;
+    /// Bytes of the document.
+    fn len(&self) -> usize;
     /// Passes over any value without recursion.
     fn skip(&mut self) -> Result<(), Fault>;
     /// Checks that nothing but padding follows.

@@ -1,13 +1,8 @@
 //! UBJSON as XGBoost writes it: big-endian, lengths of any integer type, typed arrays without a closing bracket.
 
+use super::bytes::Bytes;
 use super::source::{MAX_DEPTH, Number, Source, inside};
 use crate::error::Fault;
-
-/// A reader of UBJSON bytes.
-pub(super) struct Ubjson<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
 
 /// The head of an array: the type of all elements, and their number, where they are said.
 struct Head {
@@ -43,25 +38,7 @@ fn decode<T: Number>(marker: u8, raw: &[u8]) -> Option<T> {
     }
 }
 
-impl<'a> Ubjson<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
-    }
-
-    fn wrong(&self, reason: impl Into<String>) -> Fault {
-        Fault::corrupt(format!("byte {}", self.at), reason)
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Fault> {
-        let rest = &self.bytes[self.at..];
-        let Some(taken) = rest.get(..length) else {
-            let left = rest.len();
-            return Err(self.wrong(format!("needs {length} bytes, the file has {left} more")));
-        };
-        self.at += length;
-        Ok(taken)
-    }
-
+impl<'a> Bytes<'a> {
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
@@ -146,13 +123,11 @@ impl<'a> Ubjson<'a> {
             let marker = char::from(marker);
             return Err(self.wrong(format!("arrays of type {marker:?} are not supported")));
         };
-        let length = count.checked_mul(width);
-        let length = length.ok_or_else(|| self.wrong(format!("an array of {count} elements")))?;
-        Ok((width, self.take(length)?))
+        Ok((width, self.elements(count, width)?))
     }
 }
 
-impl Source for Ubjson<'_> {
+impl Source for Bytes<'_> {
     fn object(
         &mut self,
         mut entry: impl FnMut(&mut Self, &str) -> Result<(), Fault>,
@@ -227,6 +202,10 @@ impl Source for Ubjson<'_> {
         }
     }
 
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn skip(&mut self) -> Result<(), Fault> {
         let mut open: Vec<(u8, Option<usize>)> = Vec::new();
         loop {
@@ -275,13 +254,7 @@ impl Source for Ubjson<'_> {
     }
 
     fn finish(&mut self) -> Result<(), Fault> {
-        match self.bytes[self.at..].iter().position(|&byte| byte != 0) {
-            None => Ok(()),
-            Some(offset) => {
-                self.at += offset;
-                Err(self.wrong("bytes that are not zero follow the model"))
-            }
-        }
+        self.padding()
     }
 }
 
