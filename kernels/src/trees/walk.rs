@@ -164,7 +164,7 @@ impl<K: Key, L: Link, const SHIFT: u32> Walk<K, L, SHIFT> {
             }
         };
         let node_of = Node { key, link: L::pack::<SHIFT>(place, column) };
-        if place % LINE == 0 {
+        if place.is_multiple_of(LINE) {
             self.nodes.push(NodeLine([node_of; LINE]));
         }
         self.nodes[place / LINE].0[place % LINE] = node_of;

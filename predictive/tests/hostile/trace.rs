@@ -53,6 +53,7 @@ struct Call {
 /// Starts this test again as a traced child and gives every system call that it makes between its two [`mark`]s.
 ///
 /// `folder` is what the child finds in [`CHILD`].
+#[expect(clippy::zombie_processes, reason = "`wait` sees the child to its end")]
 fn trace(test: &str, folder: &Path) -> Vec<Call> {
     let mut command =
         std::process::Command::new(std::env::current_exe().expect("a test has a file"));

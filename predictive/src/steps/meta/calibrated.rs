@@ -4,7 +4,7 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
-use crate::steps::meta::{one, unexpected, wrapped};
+use crate::steps::meta::{one, spec, unexpected, wrapped};
 use crate::steps::{Builder, Estimator, InputSpec, Row, input, labels, math};
 use crate::table::{Matrix, Table};
 
@@ -61,11 +61,7 @@ fn build(object: Object<'_>, builder: Builder) -> Result<Box<dyn Estimator>, Fau
     let Some(first) = members.first() else {
         return Err(object.wrong("calibrated_classifiers_", "expected at least one"));
     };
-    let named = input::spec(object)?;
-    let spec = match named.columns {
-        Some(_) => named,
-        None => first.estimator.input().clone(),
-    };
+    let spec = spec(object, first.estimator.as_ref())?;
     let name = wrapped(object.class, first.estimator.as_ref());
     Ok(Box::new(CalibratedClassifier { name, spec, members, classes }))
 }

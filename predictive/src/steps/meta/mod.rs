@@ -15,7 +15,7 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
-use crate::steps::{Builder, Estimator};
+use crate::steps::{Builder, Estimator, InputSpec, input};
 use crate::table::{Column, Frame, Matrix, Numbers, Table};
 
 /// Name of a wrapper with what it wraps: `GridSearchCV(SVC)`.
@@ -43,6 +43,12 @@ pub(crate) fn read_estimators(
         true => Err(object.wrong(name, "expected at least one estimator")),
         false => Ok(estimators),
     }
+}
+
+/// The wrapper's own columns, or those of its first estimator.
+pub(crate) fn spec(object: Object<'_>, first: &dyn Estimator) -> Result<InputSpec, Fault> {
+    let named = input::spec(object)?;
+    Ok(if named.columns.is_some() { named } else { first.input().clone() })
 }
 
 /// An answer of an inner estimator that has another shape than its kind promises.

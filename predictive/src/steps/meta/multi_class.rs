@@ -6,7 +6,7 @@ use crate::model::{Method, PredictError};
 use crate::pickle::Object;
 use crate::steps::input::Nan;
 use crate::steps::meta::{
-    binary_score, binary_threshold, column, positive, read_estimators, transpose, wrapped,
+    binary_score, binary_threshold, column, positive, read_estimators, spec, transpose, wrapped,
 };
 use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, input, math, output, tree};
 use crate::table::Table;
@@ -75,8 +75,7 @@ fn build_rest(object: Object<'_>, builder: Builder) -> Result<Box<dyn Estimator>
             methods.extend(also);
         }
     }
-    let named = input::spec(object)?;
-    let spec = if named.columns.is_some() { named } else { estimators[0].input().clone() };
+    let spec = spec(object, estimators[0].as_ref())?;
     let name = wrapped(object.class, estimators[0].as_ref());
     Ok(Box::new(OneVsRest { name, spec, estimators, targets, classes, methods }))
 }
@@ -306,8 +305,7 @@ fn build_code(object: Object<'_>, builder: Builder) -> Result<Box<dyn Estimator>
         );
         return Err(object.wrong("code_book_", reason));
     }
-    let named = input::spec(object)?;
-    let spec = if named.columns.is_some() { named } else { estimators[0].input().clone() };
+    let spec = spec(object, estimators[0].as_ref())?;
     let name = wrapped(object.class, estimators[0].as_ref());
     Ok(Box::new(OutputCode { name, spec, estimators, book, classes }))
 }

@@ -5,7 +5,7 @@ use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
 use crate::steps::input::Nan;
-use crate::steps::meta::{column, one, positive, read_estimators, stack, transpose, wrapped};
+use crate::steps::meta::{column, one, positive, read_estimators, spec, stack, transpose, wrapped};
 use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, input, labels};
 use crate::table::Table;
 use crate::tensor::DataType;
@@ -38,12 +38,6 @@ struct Chain {
     fed: Method,
     classes: Vec<Array>,
     methods: Vec<Method>,
-}
-
-/// The wrapper's own columns, or those of its first estimator.
-fn spec(object: Object<'_>, first: &dyn Estimator) -> Result<InputSpec, Fault> {
-    let named = input::spec(object)?;
-    Ok(if named.columns.is_some() { named } else { first.input().clone() })
 }
 
 /// The first classes of each estimator; none of regressors.

@@ -4,7 +4,7 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
-use crate::steps::meta::{read_estimators, stack, unexpected};
+use crate::steps::meta::{read_estimators, spec, stack, unexpected};
 use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, input, labels, output};
 use crate::table::Table;
 
@@ -36,11 +36,7 @@ fn build(object: Object<'_>, builder: Builder) -> Result<Box<dyn Estimator>, Fau
     let asked = asked.filter(|asked| asked.len() == estimators.len()).ok_or_else(|| {
         object.wrong("stack_method_", "expected the name of a method for each estimator")
     })?;
-    let named = input::spec(object)?;
-    let spec = match named.columns {
-        Some(_) => named,
-        None => estimators[0].input().clone(),
-    };
+    let spec = spec(object, estimators[0].as_ref())?;
     let classes = match object.class {
         "StackingClassifier" => input::classes(object)?,
         _ => Vec::new(),

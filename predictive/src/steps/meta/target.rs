@@ -4,7 +4,7 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
-use crate::steps::meta::{unexpected, wrapped};
+use crate::steps::meta::{spec, unexpected, wrapped};
 use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, input};
 use crate::table::{Matrix, Table};
 use crate::tensor::DataType;
@@ -25,11 +25,7 @@ fn build(object: Object<'_>, builder: Builder) -> Result<Box<dyn Estimator>, Fau
     let regressor = builder.build(object.object("regressor_")?)?;
     let transformer = builder.build(object.object("transformer_")?)?;
     let dimensions = object.usize("_training_dim")?;
-    let named = input::spec(object)?;
-    let spec = match named.columns {
-        Some(_) => named,
-        None => regressor.input().clone(),
-    };
+    let spec = spec(object, regressor.as_ref())?;
     let name = wrapped(object.class, regressor.as_ref());
     Ok(Box::new(TransformedTarget { name, spec, regressor, transformer, dimensions }))
 }

@@ -4,8 +4,8 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
-use crate::steps::meta::{column, numbers, one, wrapped};
-use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, input, labels, output};
+use crate::steps::meta::{column, numbers, one, spec, wrapped};
+use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, labels, output};
 use crate::table::Table;
 
 /// Thresholds.
@@ -119,8 +119,7 @@ fn finish(
     if !matches!(inner.classes(), [classes] if classes.len() == 2) {
         return Err(object.wrong("estimator_", "expected a classifier of two classes"));
     }
-    let named = input::spec(object)?;
-    let spec = if named.columns.is_some() { named } else { inner.input().clone() };
+    let spec = spec(object, inner.as_ref())?;
     let name = wrapped(object.class, inner.as_ref());
     Ok(Box::new(Threshold { name, spec, inner, method, threshold, positive }))
 }

@@ -4,7 +4,7 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
-use crate::steps::meta::{column, numbers, one, read_estimators, stack, transpose};
+use crate::steps::meta::{column, numbers, one, read_estimators, spec, stack, transpose};
 use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, input, math, output};
 use crate::table::{Matrix, Table};
 
@@ -32,11 +32,7 @@ fn build(object: Object<'_>, builder: Builder) -> Result<Box<dyn Estimator>, Fau
         _ => None,
     };
     let soft = object.get("voting").and_then(Value::as_str) == Some("soft");
-    let named = input::spec(object)?;
-    let spec = match named.columns {
-        Some(_) => named,
-        None => estimators[0].input().clone(),
-    };
+    let spec = spec(object, estimators[0].as_ref())?;
     let flat = object.get("flatten_transform").and_then(Value::as_bool).unwrap_or(true);
     Ok(Box::new(Voting {
         class: object.class.to_owned(),
