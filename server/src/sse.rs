@@ -1,6 +1,6 @@
 //! Server-sent events: framing into a reused buffer, keep-alive comments, the end of a stream.
 //!
-//! A stream ends with `data: [DONE]`, also after an error event. A client that reads slowly is not
+//! A stream of the OpenAI dialect ends with `data: [DONE]`, also after an error event. A client that reads slowly is not
 //! waited for: the next chunk is made when the socket has room, from everything that came meanwhile.
 
 use std::convert::Infallible;
@@ -12,6 +12,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::app::App;
 use crate::body::write_json;
@@ -19,6 +20,14 @@ use crate::error::ApiError;
 
 /// What makes the events of one answer.
 pub(crate) trait Events: Send + 'static {
+    /// The stream ends with `[DONE]`.
+    const DONE: bool = true;
+
+    /// The last event of a request that fails.
+    fn failure(error: &ApiError) -> Value {
+        error.body()
+    }
+
     /// Writes at least one event, or returns `false` at the end. May be dropped at any wait and called
     /// again.
     ///
@@ -97,12 +106,14 @@ impl<E: Events> Stream<E> {
     }
 
     fn fail(&mut self, error: &ApiError) {
-        self.frames.event(&error.body());
+        self.frames.event(&E::failure(error));
         self.end();
     }
 
     fn end(&mut self) {
-        self.frames.done();
+        if E::DONE {
+            self.frames.done();
+        }
         self.ended = true;
     }
 }

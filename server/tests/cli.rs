@@ -67,14 +67,18 @@ impl Drop for Running {
 
 impl Running {
     fn start(words: &[&str]) -> Self {
-        let mut child = tokenmill(words).stderr(Stdio::null()).spawn().expect("the server runs");
+        Self::spawn(&mut tokenmill(words))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::null()).spawn().expect("the server runs");
         let mut ready = String::new();
         BufReader::new(child.stdout.take().expect("the server runs"))
             .read_line(&mut ready)
             .expect("the server runs");
         let address = ready.strip_prefix("ready: http://").and_then(|rest| rest.split(',').next());
         let address = address.unwrap_or_else(|| panic!("no ready line: {ready:?}")).to_owned();
-        assert!(ready.contains("try: curl http://"), "{ready}");
+        assert!(ready.contains("try: curl "), "{ready}");
         Self { child, address }
     }
 
@@ -230,4 +234,26 @@ fn predict_answers_from_files() {
         assert_eq!((code, answer.as_str()), (Some(1), ""), "{words:?}");
         assert!(error.contains(want), "{words:?}: {error}");
     }
+}
+
+#[test]
+fn a_server_of_many_models_starts_empty_and_loads_on_call() {
+    let directory = Model::new("many");
+    let models = directory.0.join("models");
+    let mut command = tokenmill(&["serve", "--model_dir", models.to_str().unwrap()]);
+    command.args(["--http_port=0", "--host=127.0.0.1", "--grpc_port=0"]);
+    let server = Running::spawn(command.env("MULTI_MODEL_SERVER", "true"));
+    let ready = server.ask("GET", "/v2/health/ready", "");
+    assert!(ready.contains("200 OK"), "{ready}");
+    let missing = server.ask("POST", "/v2/repository/models/bayes/load", "{}");
+    assert!(missing.contains("503"), "{missing}");
+
+    fs::create_dir_all(models.join("bayes")).unwrap();
+    let bayes = classic("sklearn_models/ComplementNB_binary_191.joblib");
+    fs::copy(bayes, models.join("bayes/model.joblib")).unwrap();
+    let loaded = server.ask("POST", "/v2/repository/models/bayes/load", "{}");
+    assert!(loaded.contains("200 OK"), "{loaded}");
+    let body = r#"{"instances": [[2, 2, 2, 2]]}"#;
+    let answer = server.ask("POST", "/v1/models/bayes:predict", body);
+    assert!(answer.contains("{\"predictions\":["), "{answer}");
 }

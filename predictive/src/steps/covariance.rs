@@ -4,8 +4,12 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::Method;
 use crate::pickle::Object;
+use crate::steps::decomposition::solve;
 use crate::steps::numeric::{Answer, Base, Points, Rule, dot, matrix};
 use crate::steps::{Builder, Estimator, Row};
+
+/// Columns of the largest covariance, which may have to be inverted as a model loads.
+const MAX_COLUMNS: usize = 4096;
 
 struct Envelope {
     location: Vec<f64>,
@@ -48,11 +52,20 @@ fn envelope(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault>
     let mut base = Base::new(object, &methods)?;
     let location = object.vector("location_", None)?;
     base.columns(object, "location_", location.len())?;
-    let (rows, columns, precision) = matrix(object, "precision_")?;
-    if (rows, columns) != (location.len(), location.len()) {
-        let reason = format!("expected {} rows and columns", location.len());
-        return Err(object.wrong("precision_", reason));
+    // With `store_precision=False` it has to be had from the covariance.
+    let stored = object.some("precision_").is_some();
+    let name = if stored { "precision_" } else { "covariance_" };
+    let (rows, columns, values) = matrix(object, name)?;
+    if (rows, columns) != (location.len(), location.len()) || rows > MAX_COLUMNS {
+        let reason = format!("expected {} rows and columns, at most {MAX_COLUMNS}", location.len());
+        return Err(object.wrong(name, reason));
     }
+    let identity = || {
+        let cell = |index: usize| f64::from(u8::from(index.is_multiple_of(rows + 1)));
+        (0..rows * rows).map(cell).collect()
+    };
+    let precision = if stored { Some(values) } else { solve(values, rows, identity()) };
+    let precision = precision.ok_or_else(|| object.wrong(name, "it cannot be inverted"))?;
     let offset = object.f64("offset_")?;
     Ok(base.with(Envelope { location, precision, offset }))
 }

@@ -7,7 +7,7 @@ use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::Object;
 use crate::steps::numeric::{
-    Answer, Base, Points, Rule, changed, matrix, normalise_logs, transposed,
+    Answer, Base, Points, Rule, broadcast, changed, matrix, normalise_logs, transposed,
 };
 use crate::steps::special::digamma;
 use crate::steps::{Builder, Estimator, Row, math};
@@ -154,7 +154,8 @@ fn mixture(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> 
 
 /// Expected log weights and the corrections of a variational mixture, per component.
 fn variational(object: Object<'_>, count: usize, columns: usize) -> Result<Vec<f64>, Fault> {
-    let freedom = object.vector("degrees_of_freedom_", Some(count))?;
+    // One for all where they share a covariance.
+    let freedom = broadcast(object, "degrees_of_freedom_", count)?;
     let precision = object.vector("mean_precision_", Some(count))?;
     let name = "weight_concentration_";
     let mut logs = match object.str("weight_concentration_prior_type")? {

@@ -123,9 +123,53 @@ pub(crate) enum Metric {
     SquaredEuclidean,
     Manhattan,
     Chebyshev,
-    Minkowski { p: f64 },
+    Minkowski {
+        p: f64,
+    },
     Cosine,
+    Correlation,
+    Canberra,
+    BrayCurtis,
+    Hamming,
+    /// Of latitudes and longitudes in radians, on a sphere of radius one.
+    Haversine,
+    /// Between truth values, which are numbers other than zero.
+    Truth(Truth),
 }
+
+/// A distance between rows of truth values, by how many are true in both and in one only.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Truth {
+    Jaccard,
+    Dice,
+    RogersTanimoto,
+    RussellRao,
+    SokalSneath,
+}
+
+impl Truth {
+    fn distance(self, a: &[f64], b: &[f64]) -> f64 {
+        let (mut both, mut one) = (0.0, 0.0);
+        for (a, b) in a.iter().zip(b).map(|(a, b)| (*a != 0.0, *b != 0.0)) {
+            both += f64::from(u8::from(a && b));
+            one += f64::from(u8::from(a != b));
+        }
+        let all = a.len() as f64;
+        match self {
+            Truth::Jaccard if both + one == 0.0 => 0.0,
+            Truth::Jaccard => one / (both + one),
+            Truth::Dice => one / (2.0 * both + one),
+            Truth::RogersTanimoto => 2.0 * one / (all + one),
+            Truth::RussellRao => (all - both) / all,
+            Truth::SokalSneath => one / (one + 0.5 * both),
+        }
+    }
+}
+
+/// Names of the metrics without parameters, for messages.
+pub(crate) const METRICS: &str = "euclidean, manhattan, chebyshev, minkowski, cosine, correlation, \
+    canberra, braycurtis, hamming, haversine, jaccard, dice, rogerstanimoto, russellrao, \
+    sokalsneath and sokalmichener";
 
 impl Metric {
     /// The metric of a name, `p` being the exponent of Minkowski's.
@@ -134,8 +178,18 @@ impl Metric {
             ("euclidean" | "l2", _) => Metric::Euclidean,
             ("sqeuclidean", _) => Metric::SquaredEuclidean,
             ("manhattan" | "cityblock" | "l1", _) => Metric::Manhattan,
-            ("chebyshev", _) => Metric::Chebyshev,
+            ("chebyshev" | "infinity", _) => Metric::Chebyshev,
             ("cosine", _) => Metric::Cosine,
+            ("correlation", _) => Metric::Correlation,
+            ("canberra", _) => Metric::Canberra,
+            ("braycurtis", _) => Metric::BrayCurtis,
+            ("hamming", _) => Metric::Hamming,
+            ("haversine", _) => Metric::Haversine,
+            ("jaccard", _) => Metric::Truth(Truth::Jaccard),
+            ("dice", _) => Metric::Truth(Truth::Dice),
+            ("rogerstanimoto" | "sokalmichener", _) => Metric::Truth(Truth::RogersTanimoto),
+            ("russellrao", _) => Metric::Truth(Truth::RussellRao),
+            ("sokalsneath", _) => Metric::Truth(Truth::SokalSneath),
             ("minkowski" | "p", p) => match p.unwrap_or(2.0) {
                 1.0 => Metric::Manhattan,
                 2.0 => Metric::Euclidean,
@@ -163,8 +217,40 @@ impl Metric {
                 };
                 (1.0 - dot(a, b) / (norm(a) * norm(b))).clamp(0.0, 2.0)
             }
+            Metric::Correlation => {
+                let centred = |row: &[f64]| -> Vec<f64> {
+                    let mean = row.iter().sum::<f64>() / row.len() as f64;
+                    row.iter().map(|value| value - mean).collect()
+                };
+                let (a, b) = (centred(a), centred(b));
+                1.0 - dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt()
+            }
+            Metric::Canberra => {
+                let term = |(a, b): (&f64, &f64)| {
+                    let sum = a.abs() + b.abs();
+                    if sum > 0.0 { (a - b).abs() / sum } else { 0.0 }
+                };
+                a.iter().zip(b).map(term).sum()
+            }
+            Metric::BrayCurtis => {
+                let sums: f64 = a.iter().zip(b).map(|(a, b)| a.abs() + b.abs()).sum();
+                if sums > 0.0 { gaps().sum::<f64>() / sums } else { 0.0 }
+            }
+            Metric::Hamming => {
+                a.iter().zip(b).filter(|(a, b)| a != b).count() as f64 / a.len() as f64
+            }
+            Metric::Haversine => haversine(a, b),
+            Metric::Truth(truth) => truth.distance(a, b),
         }
     }
+}
+
+/// The angle between two points on a sphere; NaN for rows that are no pairs.
+fn haversine(a: &[f64], b: &[f64]) -> f64 {
+    let ([lat_a, long_a], [lat_b, long_b]) = (a, b) else { return f64::NAN };
+    let half = |x: f64| (0.5 * x).sin().powi(2);
+    let chord = half(lat_a - lat_b) + lat_a.cos() * lat_b.cos() * half(long_a - long_b);
+    2.0 * chord.sqrt().asin()
 }
 
 /// `compute` of a row with each row of `rows` (`[count, columns]`).

@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use tokenmill_predictive::{Model, ModelFiles, PredictPool, TensorSpec, load, recognise};
 
-use crate::config::{Config, ModelSpec};
+use crate::config::{Config, ModelSpec, Origin};
 use crate::registry::Registry;
 use crate::repository::{Repository, RepositoryConfig};
 
@@ -80,6 +80,19 @@ pub(super) fn repository(config: &Config, root: Option<PathBuf>) -> anyhow::Resu
         handle: config.predictive.handle.clone(),
         pool,
     }))
+}
+
+/// A repository below the directory of `spec`, without models until they are asked for.
+pub(super) fn on_call(config: &Config, spec: &ModelSpec) -> anyhow::Result<Repository> {
+    let Origin::Path(root) = &spec.origin else {
+        anyhow::bail!(
+            "{}: MULTI_MODEL_SERVER loads models from a directory, {} is none",
+            spec.named_by,
+            spec.text()
+        );
+    };
+    tracing::info!(directory = %root.display(), "models are loaded by calls");
+    Ok(repository(config, Some(root.clone()))?.ready_when_empty())
 }
 
 /// A registry that serves the model at `path` under its names.

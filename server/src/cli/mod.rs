@@ -131,7 +131,11 @@ fn other(words: &[String], environment: &Environment) -> ExitCode {
             Err(error) => usage(&error),
         },
         Some(("predict", matches)) => match predict::PredictArgs::from_arg_matches(matches) {
-            Ok(args) => client(predict::run(args)),
+            Ok(args) => match resolve(args.words().into_iter(), environment, "predict") {
+                Ok(Some((_, config))) => client(predict::run(args, config)),
+                Ok(None) => ExitCode::SUCCESS,
+                Err(code) => code,
+            },
             Err(error) => usage(&error),
         },
         Some(("completions", matches)) => match matches.get_one::<clap_complete::Shell>("shell") {

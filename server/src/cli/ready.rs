@@ -35,6 +35,9 @@ pub(super) fn line(address: SocketAddr, model: &str, kind: Kind, access: Access)
     let shown = format!("{scheme}://{shown}");
     let key = if access.keyed { " -H \"Authorization: Bearer $KEY\"" } else { "" };
     let (route, body) = match kind {
+        Kind::Classic if model.is_empty() => {
+            return format!("ready: {shown}, try: curl{key} '{shown}/v2/models'");
+        }
         Kind::Classic => {
             return format!("ready: {shown}, try: curl{key} '{shown}/v2/models/{model}'");
         }

@@ -120,6 +120,10 @@ impl Phases {
 async fn prepare(config: &Config) -> anyhow::Result<Prepared> {
     let mut phases = Phases::start();
     let spec = config.model.as_ref().context("no model was named")?;
+    if config.predictive.on_call {
+        let registry = Registry::new(classic::on_call(config, spec)?);
+        return Ok(Prepared { registry, names: vec![], kind: ready::Kind::Classic, thread: None });
+    }
     let path = model::locate(config, spec).await?;
     if classic::is_repository(config, &path) {
         let repository = classic::repository(config, Some(path))?;

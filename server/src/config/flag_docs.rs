@@ -21,6 +21,7 @@ Order of every setting: argument, its own environment variable, a fall-back vari
 | `HTTP_PORT`, `PORT` | `--http-port` |
 | `KSERVE_LOGLEVEL`, `LOG_LEVEL` | `--log-level` |
 | `STORAGE_URI` | `--model-dir` |
+| `MULTI_MODEL_SERVER` | true: start without a model; calls load the folders of `--model-dir` |
 | `MODEL_INIT_MODE` | `async`: wait for a model directory that appears late |
 | `ALLOW_LONG_MAX_MODEL_LEN`, `VLLM_ALLOW_LONG_MAX_MODEL_LEN` | true: `--max-model-len` may be above the model's own length |
 | `PREDICT_PROBA` | true: `--predict-method predict_proba`, when the flag is not given |

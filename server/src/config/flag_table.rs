@@ -29,7 +29,7 @@ pub static GROUPS: &[Group] = &[
 ];
 
 static MODEL: &[Flag] = &[
-    Flag::obeyed("model", Text, ["", "/models/a"], "Directory, .gguf file or hub id (org/name, org/name@revision, org/name:file.gguf); the same as the positional MODEL"),
+    Flag::obeyed("model", Text, ["", "/models/a"], "Directory, file or hub id (org/name, org/name@revision, org/name:file.gguf); the same as the positional MODEL"),
     Flag::obeyed("model-id", Text, ["", "org/name"], "Hub id or path; wins over --model-dir"),
     Flag::obeyed("model-dir", Text, ["/mnt/models", "/models/b"], "Directory, or a hf:// or file:// address; the default counts when it holds files"),
     Flag::obeyed("model-name", Text, ["model", "chat"], "Name under which the model is served"),

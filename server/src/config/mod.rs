@@ -169,8 +169,9 @@ impl Config {
         machine: Machine,
     ) -> Result<Self, UsageError> {
         let wait_for_model = environment.get("MODEL_INIT_MODE") == Some("async");
+        let on_call = environment.is_true("MULTI_MODEL_SERVER");
         Ok(Self {
-            model: model::model(arguments, environment, wait_for_model)?,
+            model: model::model(arguments, environment, wait_for_model || on_call)?,
             served_names: model::served_names(arguments, environment),
             wait_for_model,
             hub: hub::hub(arguments, environment),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Arguments, Environment, UsageError};
-use crate::hub::HubId;
+use crate::hub::{HubId, is_model_file};
 
 /// Where KServe mounts models.
 const MOUNT: &str = "/mnt/models";
@@ -108,7 +108,7 @@ fn origin(text: &str) -> Result<Origin, String> {
         return Ok(Origin::Path(path.to_owned()));
     }
     // `dir/file.gguf` that is not there is a mistyped path, `org/name:file.gguf` is a hub id.
-    if text.ends_with(".gguf") && !text.contains(':') {
+    if is_model_file(text) && !text.contains(':') {
         return Ok(Origin::Path(path.to_owned()));
     }
     match HubId::parse(text) {

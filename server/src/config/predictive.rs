@@ -18,6 +18,8 @@ pub struct PredictiveSettings {
     pub handle: HandleOptions,
     /// Directory of classic models beside a language model.
     pub repository: Option<PathBuf>,
+    /// The model directory holds models of their own folders, which are loaded by calls; it may be empty or missing.
+    pub on_call: bool,
     /// Port of gRPC where classic models are served.
     pub grpc_port: Option<u16>,
 }
@@ -49,6 +51,7 @@ pub(super) fn predictive(
             batching: batching(arguments)?,
         },
         repository: arguments.text("model-repository").map(PathBuf::from),
+        on_call: environment.is_true("MULTI_MODEL_SERVER"),
         grpc_port: arguments
             .switch("enable-grpc")
             .unwrap_or(true)

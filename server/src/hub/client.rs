@@ -9,7 +9,7 @@ use reqwest::{Response, StatusCode, header};
 use serde::Deserialize;
 
 use super::cache::{RepositoryCache, is_name};
-use super::files::{RemoteFile, choose};
+use super::files::{RemoteFile, choose, is_model_file};
 use super::id::is_relative;
 use super::{HubError, HubId};
 use crate::config::HubConfig;
@@ -74,7 +74,7 @@ impl HubClient {
         Ok(Self { http, config, second: Duration::from_secs(1) })
     }
 
-    /// The local path of a model: a directory, or its one `.gguf` file. Downloads what is not here;
+    /// The local path of a model: a directory, or its one file. Downloads what is not here;
     /// when the hub cannot be reached and the model is here, what is here is used.
     ///
     /// # Errors
@@ -249,11 +249,11 @@ fn cached(id: &HubId, cache: &RepositoryCache) -> Option<Result<PathBuf, HubErro
     Some(files.map(|files| local(cache, &commit, &files)))
 }
 
-/// The directory of a commit, or the one `.gguf` file in it.
+/// The directory of a commit, or the one file in it that is the model.
 fn local(cache: &RepositoryCache, commit: &str, files: &[RemoteFile]) -> PathBuf {
     let snapshot = cache.snapshot(commit);
     match files {
-        [file] if file.path.ends_with(".gguf") => snapshot.join(&file.path),
+        [file] if is_model_file(&file.path) => snapshot.join(&file.path),
         _ => snapshot,
     }
 }

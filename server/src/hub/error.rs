@@ -64,17 +64,17 @@ pub enum HubError {
         cache: PathBuf,
     },
     /// Nothing in the repository can be served.
-    #[error("{repository} holds no safetensors and no .gguf file; {instead}")]
+    #[error(
+        "{repository} holds no model that is read (safetensors, .gguf, pickles, XGBoost, LightGBM, MLflow); {instead}"
+    )]
     NoWeights {
         /// `org/name`.
         repository: String,
         /// What it holds instead.
         instead: String,
     },
-    /// Several `.gguf` files, none chosen.
-    #[error(
-        "{repository} holds several .gguf files, choose one as {repository}:FILE among: {files}"
-    )]
+    /// Several files that are models, none chosen.
+    #[error("{repository} holds several models, choose one as {repository}:FILE among: {files}")]
     Ambiguous {
         /// `org/name`.
         repository: String,

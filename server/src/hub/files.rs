@@ -16,14 +16,26 @@ pub(super) struct RemoteFile {
     pub(super) sha256: Option<String>,
 }
 
-/// The one `.gguf` file, or weights and everything small that describes them.
+/// Endings of classic models. Those of the second list are too common to be looked for without a name.
+const CLASSIC: &[&str] = &[".joblib", ".pkl", ".pickle", ".sav", ".bst", ".ubj", ".xgb", ".lgb"];
+const NAMED: &[&str] = &[".json", ".txt", ".model"];
+/// Classic models by name, where no ending tells.
+const CLASSIC_NAMES: &[&str] = &["model.json", "model.txt", "model.model"];
+
+/// Whether a name is that of a file that can be a model by itself.
+pub(crate) fn is_model_file(path: &str) -> bool {
+    path.ends_with(".gguf") || CLASSIC.iter().chain(NAMED).any(|end| path.ends_with(end))
+}
+
+/// The one `.gguf` file, weights and everything small that describes them, or a classic model.
 pub(super) fn choose(id: &HubId, files: Vec<RemoteFile>) -> Result<Vec<RemoteFile>, HubError> {
     let repository = id.repository();
     if let Some(wanted) = &id.file {
-        let names = with_suffix(&files, ".gguf");
+        let end = &wanted[wanted.rfind('.').unwrap_or(0)..];
+        let names = with_suffix(&files, &[end]);
         let chosen = files.into_iter().find(|file| &file.path == wanted);
         let missing = || HubError::NotFound {
-            what: format!("{wanted} in {repository} (its .gguf files: {names})"),
+            what: format!("{wanted} in {repository} (its {end} files: {names})"),
         };
         return chosen.map(|file| vec![file]).ok_or_else(missing);
     }
@@ -50,6 +62,10 @@ pub(super) fn choose(id: &HubId, files: Vec<RemoteFile>) -> Result<Vec<RemoteFil
                 })
                 .take(5)
                 .collect();
+            let classic = if others.is_empty() { classic(&repository, &files)? } else { None };
+            if let Some(classic) = classic {
+                return Ok(classic);
+            }
             let instead = if others.is_empty() {
                 "it has no weights at all".to_owned()
             } else {
@@ -57,8 +73,39 @@ pub(super) fn choose(id: &HubId, files: Vec<RemoteFile>) -> Result<Vec<RemoteFil
             };
             Err(HubError::NoWeights { repository, instead })
         }
-        _ => Err(HubError::Ambiguous { repository, files: with_suffix(&files, ".gguf") }),
+        _ => Err(HubError::Ambiguous { repository, files: with_suffix(&files, &[".gguf"]) }),
     }
+}
+
+/// The files of a classic model: a directory of MLflow, or the one file of a known ending or name.
+fn classic(repository: &str, files: &[RemoteFile]) -> Result<Option<Vec<RemoteFile>>, HubError> {
+    if files.iter().any(|file| file.path == "MLmodel") {
+        let visible = files.iter().filter(|file| !file.path.starts_with('.'));
+        return Ok(Some(visible.cloned().collect()));
+    }
+    let known = |file: &&RemoteFile| CLASSIC.iter().any(|end| file.path.ends_with(end));
+    let mut found: Vec<&RemoteFile> = files.iter().filter(known).collect();
+    if found.is_empty() {
+        let named = |file: &&RemoteFile| CLASSIC_NAMES.contains(&file.path.as_str());
+        found = files.iter().filter(named).collect();
+    }
+    match found.as_slice() {
+        [] => Ok(None),
+        [only] => Ok(Some(vec![(*only).clone()])),
+        [one, other] if is_pair(&one.path, &other.path) || is_pair(&other.path, &one.path) => {
+            Ok(Some(vec![(*one).clone(), (*other).clone()]))
+        }
+        _ => {
+            let files = with_suffix(files, &[CLASSIC, CLASSIC_NAMES].concat());
+            Err(HubError::Ambiguous { repository: repository.to_owned(), files })
+        }
+    }
+}
+
+/// A vectoriser and the model behind it, which are served as one.
+fn is_pair(first: &str, second: &str) -> bool {
+    let stem = |path: &str| path.rsplit_once('.').map(|(stem, _)| stem.to_ascii_lowercase());
+    stem(first).as_deref() == Some("vectorizer") && stem(second).as_deref() == Some("model")
 }
 
 /// Configuration, tokenizer and templates.
@@ -67,13 +114,13 @@ fn describes(path: &str) -> bool {
     known.iter().any(|end| path.ends_with(end))
 }
 
-fn with_suffix(files: &[RemoteFile], suffix: &str) -> String {
+fn with_suffix(files: &[RemoteFile], suffixes: &[&str]) -> String {
     let shown = |file: &RemoteFile| match file.size {
         Some(size) => format!("{} ({})", file.path, values::bytes(size)),
         None => file.path.clone(),
     };
-    let names: Vec<String> =
-        files.iter().filter(|file| file.path.ends_with(suffix)).map(shown).collect();
+    let ends = |file: &&RemoteFile| suffixes.iter().any(|end| file.path.ends_with(end));
+    let names: Vec<String> = files.iter().filter(ends).map(shown).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
@@ -130,5 +177,21 @@ mod tests {
         assert!(other.contains("z.gguf") && other.contains("x.gguf"), "{other}");
         let none = chosen("a/b", &["pytorch_model.bin"]).unwrap_err();
         assert!(none.contains("pytorch_model.bin"), "{none}");
+    }
+
+    #[test]
+    fn a_classic_model_is_one_file_or_a_directory_of_mlflow() {
+        let model = ["README.md", "config.json", "model.joblib", "requirements.txt"];
+        assert_eq!(chosen("a/b", &model).unwrap(), ["model.joblib"]);
+        assert_eq!(chosen("a/b", &["model.json", "notes.txt"]).unwrap(), ["model.json"]);
+        let logged = [".gitattributes", "MLmodel", "data/model.pkl", "model.pkl"];
+        assert_eq!(chosen("a/b", &logged).unwrap(), logged[1..]);
+        let pair = ["model.joblib", "vectorizer.joblib"];
+        assert_eq!(chosen("a/b", &pair).unwrap(), pair);
+        let several = chosen("a/b", &["x.pkl", "y.bst"]).unwrap_err();
+        assert!(several.contains("a/b:FILE") && several.contains("x.pkl"), "{several}");
+        assert_eq!(chosen("a/b:y.bst", &["x.pkl", "y.bst"]).unwrap(), ["y.bst"]);
+        let torch = chosen("a/b", &["pytorch_model.bin", "training.pkl"]).unwrap_err();
+        assert!(torch.contains("pytorch_model.bin"), "{torch}");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::files::is_model_file;
+
 /// A repository, and optionally which revision and which file of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubId {
@@ -11,7 +13,7 @@ pub struct HubId {
     pub name: String,
     /// Branch, tag or commit.
     pub revision: Option<String>,
-    /// One `.gguf` file among several.
+    /// One file among several: a `.gguf` file, or a classic model.
     pub file: Option<String>,
 }
 
@@ -42,9 +44,9 @@ impl HubId {
         let mut file = None;
         match after {
             None => {}
-            Some(after) if after.ends_with(".gguf") => file = Some(after),
+            Some(after) if is_model_file(after) => file = Some(after),
             Some(after) if address && revision.is_none() => revision = Some(after),
-            Some(_) => return Err(wrong("only a .gguf file can follow the colon")),
+            Some(_) => return Err(wrong("only the file of a model can follow the colon")),
         }
         let (owner, name) = rest.split_once('/').ok_or_else(|| wrong("the owner is missing"))?;
         if !is_segment(owner) || !is_segment(name) {

@@ -15,4 +15,5 @@ mod tests;
 
 pub use client::{HubClient, Progress};
 pub use error::HubError;
+pub(crate) use files::is_model_file;
 pub use id::HubId;

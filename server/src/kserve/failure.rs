@@ -134,6 +134,10 @@ impl From<SubmitError> for Failure {
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        Self::new(FailureKind::Http(error.status()), error.message())
+        let kind = match error.status() {
+            StatusCode::TOO_MANY_REQUESTS => FailureKind::Overloaded,
+            status => FailureKind::Http(status),
+        };
+        Self::new(kind, error.message())
     }
 }

@@ -12,14 +12,14 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::SizeAbove;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tower_http::decompression::RequestDecompressionLayer;
 
 use super::cloudevents::Event;
 use super::failure::{Failure, FailureKind};
 use super::infer::{self, Plan};
 use super::statistics::Watch;
-use super::{Predictive, Unserved, metadata, repository, strict, v1, v2};
+use super::{Predictive, Unserved, generate, metadata, repository, strict, v1, v2};
 use crate::admission::RequestContext;
 use crate::app::App;
 use crate::body;
@@ -34,7 +34,7 @@ const COMPRESSED_ABOVE: u64 = 1024;
 pub(crate) fn routes() -> Router<Arc<App>> {
     let compression = CompressionLayer::new()
         .quality(CompressionLevel::Fastest)
-        .compress_when(SizeAbove::new(COMPRESSED_ABOVE));
+        .compress_when(SizeAbove::new(COMPRESSED_ABOVE).and(NotForContentType::SSE));
     Router::new()
         .route("/", any(root))
         .route("/v1/models/{*rest}", any(v1_models))
@@ -47,7 +47,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
 /// What every handler needs; boxed, because it is handed through several futures and each keeps a place for it.
 pub(super) struct Call {
     pub(super) app: Arc<App>,
-    context: RequestContext,
+    pub(super) context: RequestContext,
     method: Method,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -265,7 +265,8 @@ async fn v2_dispatch(call: Box<Call>, rest: &str) -> Outcome {
     }
     if let Some(model) = rest.strip_prefix("models/") {
         let path = ModelPath::parse(model);
-        return match strict && matches!(path.verb, Verb::Stats | Verb::Config) {
+        let answered = matches!(path.verb, Verb::Metadata | Verb::Ready | Verb::Infer);
+        return match strict && !answered {
             true => Err(not_found()),
             false => v2_model(call, path).await,
         };
@@ -297,6 +298,8 @@ enum Verb {
     Infer,
     Stats,
     Config,
+    Generate,
+    GenerateStream,
 }
 
 /// `M[/versions/V][/verb]`; M may hold slashes.
@@ -314,6 +317,8 @@ impl<'a> ModelPath<'a> {
             ("/infer", Verb::Infer),
             ("/stats", Verb::Stats),
             ("/config", Verb::Config),
+            ("/generate", Verb::Generate),
+            ("/generate_stream", Verb::GenerateStream),
         ];
         let found = verbs.iter().find_map(|(end, verb)| Some((path.strip_suffix(end)?, *verb)));
         let (path, verb) = found.unwrap_or((path, Verb::Metadata));
@@ -325,8 +330,14 @@ impl<'a> ModelPath<'a> {
 }
 
 async fn v2_model(call: Box<Call>, path: ModelPath<'_>) -> Outcome {
-    let allowed = if path.verb == Verb::Infer { Method::POST } else { Method::GET };
-    call.only(&allowed)?;
+    let asks = matches!(path.verb, Verb::Infer | Verb::Generate | Verb::GenerateStream);
+    call.only(if asks { &Method::POST } else { &Method::GET })?;
+    if matches!(path.verb, Verb::Generate | Verb::GenerateStream) {
+        let streamed = path.verb == Verb::GenerateStream;
+        let answer = generate::generate(call, path.name, path.version, streamed);
+        // Its future is large, and those of classic models should not be.
+        return Box::pin(answer).await;
+    }
     let app = Arc::clone(&call.app);
     let all = path.name == "stats" && path.verb == Verb::Metadata;
     if all && !app.config.kserve.strict && app.registry.find("stats").is_err() {
@@ -387,6 +398,8 @@ mod tests {
             ("a/b/versions/3/ready", path("a/b", Some("3"), Verb::Ready)),
             ("m/versions/1", path("m", Some("1"), Verb::Metadata)),
             ("versions/1/config", path("versions/1", None, Verb::Config)),
+            ("m/generate", path("m", None, Verb::Generate)),
+            ("a/b/versions/1/generate_stream", path("a/b", Some("1"), Verb::GenerateStream)),
         ] {
             assert_eq!(ModelPath::parse(text), want, "{text}");
         }

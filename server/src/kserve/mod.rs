@@ -6,6 +6,7 @@
 mod classification;
 mod cloudevents;
 pub mod failure;
+mod generate;
 pub mod grpc;
 mod http;
 pub mod infer;

@@ -6,11 +6,11 @@ pub(crate) mod models;
 pub(crate) mod tokenize;
 
 mod chat_answer;
-mod choice;
+pub(crate) mod choice;
 mod chunks;
 mod completions_answer;
-mod generation;
+pub(crate) mod generation;
 mod logprobs;
 mod messages;
-mod params;
-mod prompt;
+pub(crate) mod params;
+pub(crate) mod prompt;

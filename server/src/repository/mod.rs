@@ -76,6 +76,7 @@ pub struct IndexEntry {
 pub struct Repository {
     config: Option<RepositoryConfig>,
     slots: Arc<Slots>,
+    ready_when_empty: bool,
 }
 
 /// Names and what is known of them.
@@ -119,7 +120,12 @@ impl Slots {
 impl Repository {
     /// A repository without models yet.
     pub fn new(config: RepositoryConfig) -> Self {
-        Self { config: Some(config), slots: Arc::default() }
+        Self { config: Some(config), ..Self::default() }
+    }
+
+    /// Counts as ready without a model: calls will load them.
+    pub fn ready_when_empty(self) -> Self {
+        Self { ready_when_empty: true, ..self }
     }
 
     fn root(&self) -> Option<&Path> {
@@ -240,9 +246,9 @@ impl Repository {
         self.slots.read().contains_key(name)
     }
 
-    /// Whether any model answers.
+    /// Whether any model answers, or none has to.
     pub fn has_ready(&self) -> bool {
-        self.slots.read().values().any(|slot| !slot.versions.is_empty())
+        self.ready_when_empty || self.slots.read().values().any(|slot| !slot.versions.is_empty())
     }
 
     /// Every model that answers, the versions of a name one after the other.

@@ -3,6 +3,7 @@
 mod chat;
 mod completions;
 mod errors;
+mod generate;
 mod metrics;
 mod routes;
 mod sockets;

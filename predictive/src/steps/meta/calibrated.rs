@@ -7,6 +7,7 @@ use crate::pickle::Object;
 use crate::steps::meta::{one, spec, unexpected, wrapped};
 use crate::steps::{Builder, Estimator, InputSpec, Row, input, labels, math};
 use crate::table::{Matrix, Table};
+use crate::tensor::DataType;
 
 /// Calibration.
 pub(crate) static ESTIMATORS: &[Row] = &[Row { class: "CalibratedClassifierCV", build }];
@@ -74,6 +75,15 @@ fn read_member(object: Object<'_>, classes: &Array, builder: Builder) -> Result<
         [known] => labels::positions(classes, known).into_iter().collect(),
         _ => None,
     };
+    // Temperature scaling numbers labels that are texts before it fits (1.8).
+    let numbered = |known: &Array| {
+        let numbers: Vec<f64> = (0..classes.len()).map(|index| index as f64).collect();
+        classes.dtype() == DataType::Bytes && known.to_f64().is_some_and(|known| known == numbers)
+    };
+    let known = known.or_else(|| match estimator.classes() {
+        [known] if numbered(known) => Some((0..classes.len()).collect()),
+        _ => None,
+    });
     let places: Vec<usize> = known.ok_or_else(|| {
         object.wrong(attribute, "expected a classifier of the classes of the ensemble")
     })?;

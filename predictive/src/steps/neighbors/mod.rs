@@ -12,7 +12,7 @@ mod votes;
 use crate::error::Fault;
 use crate::pickle::{Object, Value};
 use crate::steps::numeric::{Base, Points, matrix};
-use crate::steps::pairwise::Metric;
+use crate::steps::pairwise::{METRICS, Metric};
 
 pub(crate) use centroid::{CENTROID, binary_or_all};
 pub(crate) use density::DENSITY;
@@ -53,10 +53,7 @@ impl Search {
         }
         let p = parameters.and_then(|parameters| parameters.key("p")).and_then(Value::as_f64);
         let metric = Metric::of(name, p).ok_or_else(|| {
-            let reason = format!(
-                "the metric {name} is not supported; supported are euclidean, manhattan, \
-                 chebyshev, minkowski and cosine"
-            );
+            let reason = format!("the metric {name} is not supported; supported are {METRICS}");
             Fault::unsupported(format!("{}.effective_metric_: {reason}", object.class))
         })?;
         Ok(Self { metric, rows, columns, values })

@@ -3,7 +3,7 @@
 mod npy;
 mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
@@ -11,10 +11,11 @@ use clap::Args;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokenmill_predictive::{
-    HandleOptions, LoadOptions, Method, Model, PredictHandle, PredictPool, Request, Tensor,
-    TensorMap, load,
+    HandleOptions, Method, Model, PredictHandle, PredictPool, Request, Tensor, TensorMap, load,
 };
 
+use super::model;
+use crate::config::Config;
 use crate::kserve::failure::Failure;
 use crate::kserve::infer::{self, Plan};
 use crate::kserve::{v1, v2_json};
@@ -33,8 +34,8 @@ Examples:
   tokenmill predict ./model --input rows.npy --method predict_proba
   tokenmill predict model.ubj --input request.json --json > answer.json")]
 pub(super) struct PredictArgs {
-    /// File or directory of the model.
-    model: PathBuf,
+    /// File or directory of the model, or a hub id (org/name).
+    model: String,
     /// File of the rows: .json, .csv or .npy.
     #[arg(long, short, value_name = "FILE")]
     input: PathBuf,
@@ -49,6 +50,13 @@ pub(super) struct PredictArgs {
     json: bool,
 }
 
+impl PredictArgs {
+    /// The model as `serve` takes it.
+    pub(super) fn words(&self) -> Vec<String> {
+        vec!["--model".to_owned(), self.model.clone()]
+    }
+}
+
 fn method(name: &str) -> Result<Method, String> {
     Method::from_name(name).ok_or_else(|| {
         let known: Vec<&str> = Method::NAMES.iter().map(|(_, name)| *name).collect();
@@ -56,10 +64,12 @@ fn method(name: &str) -> Result<Method, String> {
     })
 }
 
-/// Loads, asks and prints.
-pub(super) async fn run(args: PredictArgs) -> anyhow::Result<()> {
-    let path = args.model.clone();
-    let model = tokio::task::spawn_blocking(move || load(&path, &LoadOptions::default())).await??;
+/// Loads, asks and prints; `config` names the model.
+pub(super) async fn run(args: PredictArgs, config: Config) -> anyhow::Result<()> {
+    let spec = config.model.as_ref().context("no model was named")?;
+    let path = model::locate(&config, spec).await?;
+    let options = config.predictive.load.clone();
+    let model = tokio::task::spawn_blocking(move || load(&path, &options)).await??;
     let model: Arc<dyn Model> = Arc::from(model);
     let answer = ask(&model, &args).await?;
     let body = v1::encode(model.as_ref(), &answer);
@@ -90,8 +100,9 @@ async fn ask(
     let handle = PredictHandle::new(Arc::clone(model), pool, HandleOptions::default());
     let request = std::mem::take(&mut plan.request);
     let prediction = handle.predict(request, None).await.with_context(|| file.clone())?;
-    let name = args.model.display().to_string();
-    plan.answer(&name, prediction.outputs).map_err(|failure| described(&failure)).context(file)
+    plan.answer(&args.model, prediction.outputs)
+        .map_err(|failure| described(&failure))
+        .context(file)
 }
 
 /// The request that the input file makes of the model.
@@ -123,15 +134,14 @@ fn one(model: &dyn Model, tensor: Tensor) -> Request {
 }
 
 /// A V2 body when its inputs have a shape and a datatype, else a V1 body.
-fn json(model: &dyn Model, path: &Path, text: &[u8]) -> anyhow::Result<Plan> {
+fn json(model: &dyn Model, name: &str, text: &[u8]) -> anyhow::Result<Plan> {
     let body: Value = serde_json::from_slice(text).context("not JSON")?;
     let v2 = body["inputs"][0].as_object().is_some_and(|input| {
         input.contains_key("datatype")
             || (input.contains_key("shape") && input.contains_key("data"))
     });
     let plan = if v2 {
-        let name = path.display().to_string();
-        v2_json::parse(&name, text, None).and_then(|request| infer::plan(&name, model, request))
+        v2_json::parse(name, text, None).and_then(|request| infer::plan(name, model, request))
     } else {
         v1::parse(model, text, false).map(Plan::from)
     };
