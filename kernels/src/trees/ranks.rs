@@ -25,12 +25,17 @@ pub(super) const GROUP: usize = 16;
 #[repr(align(64))]
 pub(super) struct Line(pub(super) [u8; LANES]);
 
+/// Numbers of a level of [`Search`] that are compared at once, in one line of a cache or two.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Sixteen<K>([K; GROUP]);
+
 /// Ascending numbers in a tree of groups of 16: a search is a comparison with a group per level.
 #[derive(Clone, Debug)]
 pub(super) struct Search<K> {
-    root: [K; GROUP],
+    root: Sixteen<K>,
     /// Levels behind the root, down to the numbers themselves, padded with [`Key::RIGHT`].
-    levels: Vec<Vec<[K; GROUP]>>,
+    levels: Vec<Vec<Sixteen<K>>>,
 }
 
 impl<K: Key> Search<K> {
@@ -40,12 +45,12 @@ impl<K: Key> Search<K> {
         loop {
             // At least one pad: every key finds a place before the end of its group.
             level.resize((level.len() + 1).next_multiple_of(GROUP), K::RIGHT);
-            let groups = level.as_chunks::<GROUP>().0.to_vec();
+            let groups: Vec<_> = level.as_chunks().0.iter().copied().map(Sixteen).collect();
             if let [root] = groups[..] {
                 levels.reverse();
                 return Self { root, levels };
             }
-            level = groups.iter().map(|group| group[GROUP - 1]).collect();
+            level = groups.iter().map(|group| group.0[GROUP - 1]).collect();
             levels.push(groups);
             // The last group of the level below has a pad, so its maximum pads this one.
             level.pop();
@@ -55,13 +60,13 @@ impl<K: Key> Search<K> {
     /// How many of the numbers are below each key; `count` says how many of a group are.
     #[inline(always)]
     fn ranks(&self, keys: &[K], ranks: &mut [u32], count: impl Fn(&[K; GROUP], K) -> u32) {
-        let step = |rank: u32, level: &[[K; GROUP]], key| {
-            rank * GROUP as u32 + count(&level[rank as usize], key)
+        let step = |rank: u32, level: &[Sixteen<K>], key| {
+            rank * GROUP as u32 + count(&level[rank as usize].0, key)
         };
         if let [level] = &self.levels[..] {
             // The most common case in one pass, which keeps the root in registers.
             for (rank, &key) in ranks.iter_mut().zip(keys) {
-                *rank = step(count(&self.root, key), level, key);
+                *rank = step(count(&self.root.0, key), level, key);
             }
             return;
         }
@@ -69,7 +74,7 @@ impl<K: Key> Search<K> {
             *rank = self
                 .levels
                 .iter()
-                .fold(count(&self.root, key), |rank, level| step(rank, level, key));
+                .fold(count(&self.root.0, key), |rank, level| step(rank, level, key));
         }
     }
 }

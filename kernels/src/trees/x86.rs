@@ -138,8 +138,8 @@ fn count_i64_avx512(group: &[i64; GROUP], key: i64) -> u32 {
     let low = unsafe { _mm512_loadu_si512(group.as_ptr().cast()) };
     // SAFETY: the last eight of sixteen numbers are read.
     let high = unsafe { _mm512_loadu_si512(group.as_ptr().add(8).cast()) };
-    let masks = [low, high].map(|group| u32::from(_mm512_cmplt_epi64_mask(group, key)));
-    (masks[0] | masks[1] << 8).count_ones()
+    let [low, high] = [low, high].map(|group| _mm512_cmplt_epi64_mask(group, key).count_ones());
+    low + high
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
