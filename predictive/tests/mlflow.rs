@@ -85,6 +85,7 @@ fn what_cannot_be_served_is_refused_by_name() {
         ("empty", String::new(), "without Python: none;"),
         ("outside", flavour("sklearn", "pickled_model", "../other.pkl"), "expected a file below"),
         ("absolute", flavour("lightgbm", "data", "/etc/hostname"), "expected a file below"),
+        ("itself", flavour("xgboost", "data", "''"), "expected a file below"),
         ("skops", flavour("sklearn", "pickled_model", "model.skops"), "is a skops archive"),
         ("no-key", flavour("xgboost", "other", "model.ubj"), "flavors.xgboost.data: is missing"),
         ("gone", flavour("xgboost", "data", "model.ubj"), "model.ubj"),

@@ -119,7 +119,8 @@ impl Plan {
         let field = format!("flavors.{flavour}.{key}");
         let file = at(key).ok_or_else(|| Fault::corrupt(&field, "is missing"))?;
         let path = PathBuf::from(file);
-        if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+        let below = path.components().all(|part| matches!(part, Component::Normal(_)));
+        if !below || file.is_empty() {
             let reason = format!("expected a file below the directory, found {file:?}");
             return Err(Fault::corrupt(field, reason));
         }
