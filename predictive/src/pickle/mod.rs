@@ -6,7 +6,7 @@
 //!
 //! Memory is at most four times the file plus 64 MiB, whatever the file says: each allocation is charged to a budget before
 //! it is made. A compressed file counts as what it unpacks to, which is found out first and without keeping anything; one
-//! that unpacks to more than [`RATIO`] times itself and 64 MiB is no model.
+//! that unpacks to more than 128 times itself and 64 MiB is no model.
 
 mod arena;
 mod calls;
