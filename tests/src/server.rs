@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -159,6 +159,8 @@ impl Drop for Server {
 pub struct Starting {
     child: Child,
     log: Arc<Mutex<String>>,
+    /// Ends with the server's standard error.
+    logger: Option<JoinHandle<()>>,
     lines: Receiver<String>,
 }
 
@@ -195,15 +197,15 @@ impl Starting {
                 let _ = sender.send(line);
             });
         }
-        if let Some(pipe) = child.stderr.take() {
+        let logger = child.stderr.take().map(|pipe| {
             let log = Arc::clone(&log);
             each_line(pipe, move |line| {
                 let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
                 log.push_str(&line);
                 log.push('\n');
-            });
-        }
-        Ok(Self { child, log, lines })
+            })
+        });
+        Ok(Self { child, log, logger, lines })
     }
 
     /// Waits for the line that names the address.
@@ -214,6 +216,8 @@ impl Starting {
                 Err(reason) => {
                     let _ = self.child.kill();
                     let status = self.child.wait()?;
+                    // Its last words may still be on their way.
+                    self.logger.take().map(JoinHandle::join);
                     let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     match reason {
                         RecvTimeoutError::Timeout => bail!("not ready after {START:?}:\n{log}"),
@@ -238,12 +242,15 @@ impl Starting {
     }
 }
 
-fn each_line(pipe: impl Read + Send + 'static, mut take: impl FnMut(String) + Send + 'static) {
+fn each_line(
+    pipe: impl Read + Send + 'static,
+    mut take: impl FnMut(String) + Send + 'static,
+) -> JoinHandle<()> {
     thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
             take(line);
         }
-    });
+    })
 }
 
 /// A port that was free a moment ago.
