@@ -17,14 +17,26 @@ pub(super) trait Sink {
         rows: usize,
         places: &[[u32; N]],
     ) {
-        for (tree, places) in (tree..).zip(places) {
-            for (row, &place) in (first..first + rows).zip(places) {
-                self.one(tree, row, place);
-            }
-        }
+        one_by_one(self, tree, first, rows, places);
     }
     /// The place of the leaf of one row in a tree.
     fn one(&mut self, tree: usize, row: usize, place: u32);
+}
+
+/// Hands a sink a stretch leaf by leaf.
+#[inline(always)]
+fn one_by_one<const N: usize>(
+    sink: &mut (impl Sink + ?Sized),
+    tree: usize,
+    first: usize,
+    rows: usize,
+    places: &[[u32; N]],
+) {
+    for (tree, places) in (tree..).zip(places) {
+        for (row, &place) in (first..first + rows).zip(places) {
+            sink.one(tree, row, place);
+        }
+    }
 }
 
 /// A number that sums are made of.
@@ -127,12 +139,7 @@ impl<S: Sum> Sink for SumSink<'_, S> {
         places: &[[u32; N]],
     ) {
         if self.sums.len() > self.rows || self.leaves.width > 1 {
-            for (tree, places) in (tree..).zip(places) {
-                for (row, &place) in (first..first + rows).zip(places) {
-                    self.one(tree, row, place);
-                }
-            }
-            return;
+            return one_by_one(self, tree, first, rows, places);
         }
         // One output: the sums stay in registers.
         let out = &mut self.sums[first..first + rows];
