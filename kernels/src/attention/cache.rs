@@ -2,7 +2,7 @@
 //!
 //! Keys of a head lie transposed in tiles of up to 16 positions (`[tile, head_dim, 16]`), so that a score of 16 keys is
 //! a vector and needs no horizontal sum. Values lie in rows padded to whole vectors. The memory comes zeroed from the
-//! operating system on first touch: a cache costs what has been written.
+//! operating system on first touch: a cache costs what has been written, in huge pages where it is large.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::marker::PhantomData;

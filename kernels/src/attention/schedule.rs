@@ -18,7 +18,7 @@ use crate::rows::Rows;
 /// scores of 32 rows and one tile of keys and values fill about a first-level cache.
 const MAX_ROWS: usize = 32;
 
-/// Multiplications below which a step stays on the calling thread: about 5 microseconds.
+/// Multiplications below which a step stays on the calling thread: about a microsecond, a few forks and joins.
 const PARALLEL_WORK: usize = 32 * 1024;
 
 /// Splits of one step that may be kept apart for merging; beyond, jobs run their splits one after the other.
@@ -144,6 +144,15 @@ fn parts(state: &mut [f32], rows: usize) -> (&mut [f32], &mut [f32], &mut [f32])
     (max, sum, out)
 }
 
+/// What a thread reads after a split.
+#[derive(Clone, Copy)]
+struct Ahead<'a> {
+    /// End of the positions of the same sequence.
+    end: usize,
+    /// The job that comes after it.
+    next: Option<&'a (Tile, usize)>,
+}
+
 /// Everything that is the same for all jobs of a step.
 struct Context<'a> {
     run: PartialAttention,
@@ -224,12 +233,13 @@ impl Context<'_> {
             let (tile, head) = self.job(jobs - 1 - job);
             // The other threads claim a job each before this one claims again.
             let next = (jobs - 1 - job).checked_sub(threads).map(|next| self.job(next));
+            let ahead = Ahead { end: tile.position + tile.tokens, next: next.as_ref() };
             let rows = tile.tokens * self.sizes.group;
             self.pack(&tile, head, worker.q);
             let state = self.sizes.state(rows);
             clear(&mut worker.merged[..state], rows);
             for split in 0..tile.splits {
-                self.run_split((&tile, head), split, next.as_ref(), worker);
+                self.run_split((&tile, head), split, ahead, worker);
                 merge(&mut worker.merged[..state], &mut worker.split[..state], rows);
             }
             self.write(&tile, head, &mut worker.merged[..state]);
@@ -254,7 +264,11 @@ impl Context<'_> {
             let tile = self.tiles[after - 1];
             let state = self.sizes.state(tile.tokens * self.sizes.group);
             self.pack(&tile, head, worker.q);
-            self.run_split((&tile, head), split_of_all - tile.splits_before, None, worker);
+            let split = split_of_all - tile.splits_before;
+            // The next split is probably another thread's.
+            let end = (tile.first_split + split + 1) * SPLIT;
+            let ahead = Ahead { end: end.min(tile.position + tile.tokens), next: None };
+            self.run_split((&tile, head), split, ahead, worker);
             // SAFETY: each index has a place of its own, and is handed out once.
             let place = unsafe { shared.slice(index * stride..index * stride + state) };
             place.copy_from_slice(&worker.split[..state]);
@@ -331,12 +345,12 @@ impl Context<'_> {
         &self.step.block_tables[seq.table_start as usize..][..seq.table_len as usize]
     }
 
-    /// Computes a split of the keys of a job, whose tile ends at position `tile.position + tile.tokens`.
+    /// Computes a split of the keys of a job.
     fn run_split(
         &self,
         (tile, kv_head): (&Tile, usize),
         split: usize,
-        next: Option<&(Tile, usize)>,
+        ahead: Ahead<'_>,
         worker: &mut Worker<'_>,
     ) {
         let rows = tile.tokens * self.sizes.group;
@@ -349,8 +363,8 @@ impl Context<'_> {
             position: tile.position,
             rows,
             split: start..start + SPLIT,
-            end: tile.position + tile.tokens,
-            next: next.map(|(tile, kv_head)| Stretch {
+            end: ahead.end,
+            next: ahead.next.map(|(tile, kv_head)| Stretch {
                 table: self.table(tile),
                 kv_head: *kv_head,
                 positions: self.step.spec.visible(tile.position).start..tile.position + tile.tokens,

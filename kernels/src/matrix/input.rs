@@ -261,7 +261,7 @@ mod tests {
         let (rows, cols) = (5, 96);
         let mut x = values(3, rows * cols);
         // Blocks of halves of a step, of nothing, of hardly anything, of the largest, of no number.
-        x[..32].iter_mut().zip(0..).for_each(|(x, i)| *x = (i as f32 - 15.5) * 0.5);
+        x[..32].iter_mut().zip(0..).for_each(|(x, i)| *x = i as f32 - 15.5);
         x[31] = STEPS;
         x[32..64].fill(0.0);
         x[64..96].fill(SMALLEST * 0.5);
@@ -269,15 +269,22 @@ mod tests {
         x[130] = f32::NAN;
         x[170] = f32::NEG_INFINITY;
         x[200] = -1e30;
-        let (mut expected, mut got) = (vec![QuantX::default(); 15], vec![QuantX::default(); 15]);
-        quantise_portable(&x, rows, &mut expected);
-        quantise(&x, rows, &mut got);
-        for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
+        let run = |quantise: &dyn Fn(&mut [QuantX])| {
+            let mut to = vec![QuantX::default(); rows * cols / BLOCK];
+            quantise(&mut to);
             let bits = |x: &QuantX| {
                 let scales = (x.scale.to_bits(), x.weighted_sum.to_bits());
                 (x.high, x.low, scales, x.minus_128, x.minus_8)
             };
-            assert_eq!(bits(got), bits(expected), "block {index}");
+            to.iter().map(bits).collect::<Vec<_>>()
+        };
+        let expected = run(&|to| quantise_portable(&x, rows, to));
+        assert_eq!(run(&|to| quantise(&x, rows, to)), expected, "the chosen variant");
+        #[cfg(target_arch = "x86_64")]
+        if crate::isa::Isa::Avx2.is_supported() {
+            // SAFETY: the processor has AVX2, as just asked.
+            let got = run(&|to| unsafe { quantise_avx2(&x, rows, to) });
+            assert_eq!(got, expected, "AVX2");
         }
     }
 }
