@@ -293,10 +293,11 @@ pub fn router(app: Arc<App>) -> Router {
         let prefix = prefix.trim_matches('/');
         if !prefix.is_empty() {
             let models = get(openai::models::retrieve);
-            let mut routes = openai_routes().route("/models/{*id}", models);
-            if config.kserve.strict {
-                routes = routes.layer(map_response(kserve::openai_bodies));
-            }
+            let routes = openai_routes().route("/models/{*id}", models);
+            let routes = match config.kserve.strict {
+                true => routes.layer(map_response(kserve::openai::strict_failures)),
+                false => routes.layer(map_response(kserve::openai::failures)),
+            };
             router = router.nest(&format!("/{prefix}/v1"), routes);
         }
     }

@@ -95,7 +95,8 @@ pub(crate) fn check_ignored(app: &App, ignored: &[String]) -> Result<(), ApiErro
     tracing::debug!(?ignored, "unknown parameters ignored");
     if app.config.strict_params {
         let message = format!("unknown parameters: {}", ignored.join(", "));
-        return Err(ApiError::bad_request(crate::error::clip(&message)).with_param(first.clone()));
+        let error = ApiError::bad_request(crate::error::clip(&message)).of_body();
+        return Err(error.with_param(first.clone()));
     }
     Ok(())
 }

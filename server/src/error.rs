@@ -29,9 +29,10 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause with the statuses it is answered with: the series that exist from the start.
-    pub const ANSWERS: [(Cause, u16); 8] = [
+    pub const ANSWERS: [(Cause, u16); 9] = [
         (Cause::Validation, 400),
         (Cause::Validation, 404),
+        (Cause::Validation, 422),
         (Cause::Auth, 401),
         (Cause::QueueFull, 429),
         (Cause::QueueFull, 503),
@@ -54,10 +55,10 @@ impl Cause {
 }
 
 /// A failed request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ApiError(Box<Inner>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     status: StatusCode,
     kind: &'static str,
@@ -67,13 +68,24 @@ struct Inner {
     cause: Cause,
     retry_after: Option<u32>,
     internal: Option<String>,
+    of_body: bool,
 }
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, cause: Cause, message: String) -> Self {
         let retry_after = None;
-        let (param, reason, internal) = (None, None, None);
-        Self(Box::new(Inner { status, kind, message, param, reason, cause, retry_after, internal }))
+        let (param, reason, internal, of_body) = (None, None, None, false);
+        Self(Box::new(Inner {
+            status,
+            kind,
+            message,
+            param,
+            reason,
+            cause,
+            retry_after,
+            internal,
+            of_body,
+        }))
     }
 
     /// 400: the values make no sense together or are out of range.
@@ -84,6 +96,7 @@ impl ApiError {
     /// 400: the body is not of the expected shape.
     pub fn schema(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "Bad Request", Cause::Validation, message.into())
+            .of_body()
     }
 
     /// 400 with the phrase by which clients recognise a prompt that does not fit.
@@ -181,6 +194,28 @@ impl ApiError {
         self
     }
 
+    /// Says that the body alone shows the fault, without the model: KServe's servers answer 422.
+    #[must_use]
+    pub fn of_body(mut self) -> Self {
+        self.0.of_body = true;
+        self
+    }
+
+    /// Whether the body alone shows the fault.
+    pub fn is_of_body(&self) -> bool {
+        self.0.of_body
+    }
+
+    /// The same failure as the routes below KServe's prefix give it: 422 where the body fails validation.
+    #[must_use]
+    pub(crate) fn for_kserve(mut self) -> Self {
+        if self.0.of_body {
+            self.0.status = StatusCode::UNPROCESSABLE_ENTITY;
+            self.0.kind = "UnprocessableEntityError";
+        }
+        self
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.0.status
@@ -238,21 +273,15 @@ pub(crate) fn clip(value: &str) -> String {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rejection(pub Cause);
 
-/// What a failed response says, left in its extensions for dialects that write it in another form.
-#[derive(Clone, Debug)]
-pub(crate) struct Refusal {
-    pub(crate) message: String,
-    pub(crate) param: Option<String>,
-}
-
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
         let mut response = axum::Json(self.body()).into_response();
         *response.status_mut() = self.0.status;
-        response.extensions_mut().insert(Rejection(self.0.cause));
-        let (message, param) = (self.0.message.clone(), self.0.param.clone());
-        response.extensions_mut().insert(Refusal { message, param });
+        let extensions = response.extensions_mut();
+        extensions.insert(Rejection(self.0.cause));
+        // For dialects that write it in another form.
+        extensions.insert(self.clone());
         let headers = response.headers_mut();
         if let Some(seconds) = self.0.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -10,6 +10,28 @@ use crate::error::{ApiError, clip};
 /// Problems listed in one answer.
 const MAX_PROBLEMS: usize = 10;
 
+/// Fields whose values are checked for the model, as vLLM's `SamplingParams` does it, and not with the body's form: the
+/// difference shows below KServe's prefix, where the latter is 422.
+const OF_MODEL: [&str; 17] = [
+    "prompt",
+    "n",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "max_tokens",
+    "max_completion_tokens",
+    "min_tokens",
+    "stop",
+    "bad_words",
+    "stop_token_ids",
+    "allowed_token_ids",
+    "logit_bias",
+];
+
 /// What is wrong with one value.
 #[derive(Debug, PartialEq, Eq)]
 struct Problem {
@@ -17,6 +39,14 @@ struct Problem {
     text: String,
     /// Of the JSON's shape (a type), rather than of the value.
     schema: bool,
+}
+
+impl Problem {
+    /// Whether it takes the model to see it.
+    fn is_of_model(&self) -> bool {
+        let name = self.path.split('.').next();
+        !self.schema && name.is_some_and(|name| OF_MODEL.contains(&name))
+    }
 }
 
 /// One JSON object being read.
@@ -287,7 +317,11 @@ impl Fields {
             message.push_str(&format!("; and {} more", self.problems.len() - MAX_PROBLEMS));
         }
         let schema = self.problems.iter().any(|problem| problem.schema);
-        let error = if schema { ApiError::schema(message) } else { ApiError::bad_request(message) };
+        let error = match self.problems.iter().all(Problem::is_of_model) {
+            _ if schema => ApiError::schema(message),
+            true => ApiError::bad_request(message),
+            false => ApiError::bad_request(message).of_body(),
+        };
         Err(error.with_param(first.path.clone()))
     }
 }

@@ -14,6 +14,7 @@ mod json_array;
 mod json_print;
 pub(crate) mod metadata;
 mod model;
+pub(crate) mod openai;
 mod parameters;
 mod repository;
 pub mod statistics;
@@ -27,7 +28,6 @@ pub use cloudevents::CloudEventConfig;
 pub(crate) use http::{fallback, routes};
 pub use model::{Predictive, Unserved};
 pub use parameters::{Parameter, Parameters};
-pub(crate) use strict::openai_bodies;
 
 /// Settings of these protocols.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

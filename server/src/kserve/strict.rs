@@ -2,14 +2,12 @@
 //!
 //! Statuses are in [`FailureKind`](super::failure::FailureKind); here are the refusals and answers that have no other place.
 
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use axum::http::{HeaderMap, header};
+use serde_json::{Map, Value};
 use tokenmill_predictive::{DataType, Model, Request, Tensor, TensorMap};
 
 use super::failure::Failure;
 use super::infer::InferOutput;
-use crate::error::Refusal;
 
 /// Content types whose V1 bodies are read as JSON; the comparison is of the whole header.
 const JSON: [&str; 4] = [
@@ -102,36 +100,6 @@ pub(super) fn check_columns(model: &dyn Model, request: &mut Request) -> Result<
     Ok(())
 }
 
-/// Failures of the OpenAI routes below the prefix as KServe's servers write them: an unknown model is a text, a body that fails
-/// validation 422 with `detail`.
-pub(crate) async fn openai_bodies(response: Response) -> Response {
-    let Some(Refusal { message, param }) = response.extensions().get::<Refusal>().cloned() else {
-        return response;
-    };
-    let (status, body) = match (response.status(), unknown_model(&message)) {
-        (StatusCode::NOT_FOUND, Some(name)) => {
-            let text = format!("Model with name {name} does not exist.");
-            (StatusCode::NOT_FOUND, json!({ "error": text }))
-        }
-        // What does not fit the model is found later, and stays 400.
-        (StatusCode::BAD_REQUEST, _) if param.as_deref() != Some("input_tokens") => {
-            let place: Vec<Value> =
-                std::iter::once(json!("body")).chain(param.map(Value::from)).collect();
-            let fault = json!({"type": "value_error", "loc": place, "msg": message, "input": null});
-            (StatusCode::UNPROCESSABLE_ENTITY, json!({ "detail": [fault] }))
-        }
-        _ => return response,
-    };
-    let mut strict = (status, axum::Json(body)).into_response();
-    strict.extensions_mut().extend(response.extensions().clone());
-    strict
-}
-
-/// The name in [`ApiError::model_not_found`](crate::error::ApiError::model_not_found).
-fn unknown_model(message: &str) -> Option<&str> {
-    message.strip_prefix("The model `")?.strip_suffix("` does not exist.")
-}
-
 /// The one tensor with missing values behind its rows, when it is numbers and narrower than `columns`.
 fn widened(inputs: &TensorMap, columns: usize) -> Option<TensorMap> {
     let (name, tensor) = inputs.iter().next().filter(|_| inputs.len() == 1)?;
@@ -153,7 +121,6 @@ fn widened(inputs: &TensorMap, columns: usize) -> Option<TensorMap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ApiError;
 
     #[test]
     fn content_types_are_compared_whole() {
@@ -170,24 +137,6 @@ mod tests {
         for media in ["application/json; charset=utf-8", "text/plain", "Application/JSON"] {
             assert!(!check(Some(media)), "{media}");
         }
-    }
-
-    #[tokio::test]
-    async fn openai_errors_take_kserves_form() {
-        let check = async |error: ApiError, status: u16, want: Value| {
-            let response = openai_bodies(error.into_response()).await;
-            assert_eq!(response.status(), status);
-            let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap();
-            assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), want);
-        };
-        let text = json!({"error": "Model with name m does not exist."});
-        check(ApiError::model_not_found("m"), 404, text).await;
-        let fault =
-            json!({"type": "value_error", "loc": ["body", "seed"], "msg": "no", "input": null});
-        let error = ApiError::bad_request("no").with_param("seed");
-        check(error, 422, json!({ "detail": [fault] })).await;
-        let long = || ApiError::context_length("long".into(), "input_tokens");
-        check(long(), 400, long().body()).await;
     }
 
     #[test]

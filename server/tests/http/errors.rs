@@ -340,3 +340,44 @@ async fn nulls_mean_absent_everywhere() {
         assert_eq!(reply.header("x-ignored-params"), "");
     }
 }
+
+#[tokio::test]
+async fn below_the_prefix_a_body_that_fails_validation_is_422_with_the_error_object() {
+    let server = Server::new(Setup::default());
+    let huge = "18446744073709551616";
+    for (field, status, param, kind) in [
+        (r#""stream_options": {"include_usage": true}"#.to_owned(), 422, "stream_options", "Unp"),
+        (r#""tool_choice": "required""#.to_owned(), 422, "tool_choice", "Unp"),
+        (r#""prompt_logprobs": -5"#.to_owned(), 422, "prompt_logprobs", "Unp"),
+        (format!(r#""seed": {huge}"#), 422, "seed", "Unp"),
+        (r#""temperature": "hot""#.to_owned(), 422, "temperature", "Unp"),
+        (r#""temperature": -1, "seed": "a""#.to_owned(), 422, "temperature", "Unp"),
+        // What takes the model to be refused.
+        (r#""temperature": -1"#.to_owned(), 400, "temperature", "BadRequestError"),
+        (r#""max_tokens": 513"#.to_owned(), 400, "max_tokens", "BadRequestError"),
+        (r#""model": "no""#.to_owned(), 404, "model", "NotFoundError"),
+    ] {
+        let body = format!(r#"{{"messages": [{{"role": "user", "content": "a"}}], {field}}}"#);
+        for (path, status, code) in [
+            (CHAT, if status == 422 { 400 } else { status }, None),
+            ("/openai/v1/chat/completions", status, Some(status.to_string())),
+        ] {
+            let reply = server.post(path, body.as_bytes()).await;
+            assert_eq!(reply.status.as_u16(), status, "{path} {field}: {}", reply.text());
+            let error = &reply.json()["error"];
+            assert_eq!(error["param"], param, "{path} {field}: {error}");
+            match code {
+                Some(code) => {
+                    assert_eq!(error["code"], code, "{field}");
+                    assert!(error["type"].as_str().expect("a text").starts_with(kind), "{error}");
+                }
+                None => assert_eq!(error["code"], status, "{field}"),
+            }
+        }
+    }
+    for cut in ["{", "[]", r#"{"messages": []}"#] {
+        let reply = server.post("/openai/v1/chat/completions", cut).await;
+        assert_eq!(reply.status.as_u16(), 422, "{cut}: {}", reply.text());
+        assert!(reply.json()["error"]["param"].is_string(), "{cut}");
+    }
+}
