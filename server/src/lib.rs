@@ -23,5 +23,6 @@ mod random;
 pub mod registry;
 pub mod repository;
 mod sse;
+pub mod storage;
 pub mod tls;
 mod track;

@@ -14,6 +14,7 @@ use tokenmill_engine::text::{ChatTemplate, Tokenizer};
 use super::{classic, progress};
 use crate::config::{Config, Dtype, EngineSettings, ModelSpec, Origin};
 use crate::hub::HubClient;
+use crate::storage;
 
 /// How often a model directory that appears late is looked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -49,7 +50,7 @@ pub(super) fn open(config: &Config, spec: &ModelSpec, path: PathBuf) -> anyhow::
     let names = classic::names(config, spec);
     let root = match &spec.origin {
         Origin::Hub(id) => id.repository(),
-        Origin::Path(_) => names[0].clone(),
+        Origin::Path(_) | Origin::Remote(_) => names[0].clone(),
     };
     let generation = generation(config, &source)?;
     Ok(Opened { path, names, root, source, options, plan, tokenizer, template, generation })
@@ -84,6 +85,16 @@ pub(super) async fn locate(config: &Config, spec: &ModelSpec) -> anyhow::Result<
                 bar.set_position(done);
             };
             let path = client.fetch(id, &advance).await;
+            bar.finish_and_clear();
+            Ok(path?)
+        }
+        Origin::Remote(uri) => {
+            let bar = progress::bytes("downloading");
+            let advance = |done, total| {
+                bar.set_length(total);
+                bar.set_position(done);
+            };
+            let path = storage::fetch(&config.storage, uri, &advance).await;
             bar.finish_and_clear();
             Ok(path?)
         }

@@ -38,6 +38,13 @@ impl Environment {
         names.iter().find_map(|&name| Some((name, self.get(name)?)))
     }
 
+    /// Variables whose names end so, without the ending.
+    pub fn ending_with(&self, ending: &str) -> impl Iterator<Item = (&str, &str)> {
+        let variables = self.variables.iter();
+        variables
+            .filter_map(move |(name, value)| Some((name.strip_suffix(ending)?, value.as_str())))
+    }
+
     /// Whether a variable is set to a true word.
     pub fn is_true(&self, name: &str) -> bool {
         self.get(name).and_then(super::values::boolean) == Some(true)

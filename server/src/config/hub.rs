@@ -69,7 +69,7 @@ pub(super) fn hub(arguments: &Arguments, environment: &Environment) -> HubConfig
 }
 
 /// `HF_HOME`, or the cache directory of the user, or of nobody: containers run under users without a home.
-fn home(environment: &Environment) -> PathBuf {
+pub(super) fn home(environment: &Environment) -> PathBuf {
     directory(environment, "HF_HOME")
         .or_else(|| Some(directory(environment, "XDG_CACHE_HOME")?.join("huggingface")))
         .or_else(|| Some(directory(environment, "HOME")?.join(".cache/huggingface")))

@@ -15,6 +15,7 @@ mod hub;
 pub mod machine;
 mod model;
 mod predictive;
+pub mod storage;
 #[cfg(test)]
 mod tests;
 pub mod values;
@@ -30,6 +31,7 @@ pub use hub::HubConfig;
 pub use machine::{Machine, Split};
 pub use model::{ModelSpec, Origin};
 pub use predictive::PredictiveSettings;
+pub use storage::StorageConfig;
 
 use crate::app::ServerConfig;
 use crate::logging::{LogConfig, LogFormat};
@@ -117,6 +119,8 @@ pub struct Config {
     pub wait_for_model: bool,
     /// The hub.
     pub hub: HubConfig,
+    /// Storage that is neither the hub nor a path.
+    pub storage: StorageConfig,
     /// Loading and scheduling.
     pub engine: EngineSettings,
     /// Loading and running classic models.
@@ -146,6 +150,7 @@ impl std::fmt::Debug for Config {
             .field("served_names", &self.served_names)
             .field("wait_for_model", &self.wait_for_model)
             .field("hub", &self.hub)
+            .field("storage", &self.storage)
             .field("engine", &self.engine)
             .field("predictive", &self.predictive)
             .field("tokenizer", &self.tokenizer)
@@ -175,6 +180,7 @@ impl Config {
             served_names: model::served_names(arguments, environment),
             wait_for_model,
             hub: hub::hub(arguments, environment),
+            storage: storage::storage(arguments, environment)?,
             engine: engine(arguments, environment, machine)?,
             predictive: predictive::predictive(arguments, environment, machine)?,
             tokenizer: arguments.text("tokenizer").map(PathBuf::from),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Arguments, Environment, UsageError};
 use crate::hub::{HubId, is_model_file};
+use crate::storage::StorageUri;
 
 /// Where KServe mounts models.
 const MOUNT: &str = "/mnt/models";
@@ -15,6 +16,8 @@ pub enum Origin {
     Path(PathBuf),
     /// A repository of the hub.
     Hub(HubId),
+    /// An address of storage.
+    Remote(StorageUri),
 }
 
 /// The model that was asked for.
@@ -31,6 +34,7 @@ impl ModelSpec {
     pub fn default_name(&self) -> String {
         match &self.origin {
             Origin::Hub(id) => id.repository(),
+            Origin::Remote(uri) => uri.name(),
             Origin::Path(path) if path == Path::new(MOUNT) => "model".to_owned(),
             Origin::Path(path) => {
                 let gguf = path.extension().is_some_and(|extension| extension == "gguf");
@@ -44,6 +48,7 @@ impl ModelSpec {
     pub fn text(&self) -> String {
         match &self.origin {
             Origin::Hub(id) => id.to_string(),
+            Origin::Remote(uri) => uri.to_string(),
             Origin::Path(path) => path.display().to_string(),
         }
     }
@@ -88,7 +93,7 @@ fn holds_files(directory: &Path) -> bool {
     std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// A path or a hub id, from what a model is called.
+/// A path, a hub id or an address, from what a model is called.
 fn origin(text: &str) -> Result<Origin, String> {
     if let Some(path) = text.strip_prefix("file://") {
         return Ok(Origin::Path(path.into()));
@@ -96,11 +101,8 @@ fn origin(text: &str) -> Result<Origin, String> {
     if text.starts_with("hf://") {
         return HubId::parse(text).map(Origin::Hub);
     }
-    if let Some((scheme, _)) = text.split_once("://") {
-        return Err(format!(
-            "Cannot recognize storage type for {text}: {scheme}:// is not read by this server; \
-             known: a path, file://, hf://, a hub id (org/name). Let an init container download it"
-        ));
+    if text.contains("://") {
+        return StorageUri::parse(text).map(Origin::Remote);
     }
     let path = Path::new(text);
     let looks_local = text.starts_with(['/', '.', '~']) || !text.contains('/');

@@ -153,7 +153,7 @@ fn wrong_values_are_named() {
         ("--ssl-certfile /c", "--ssl-certfile: /c: No such file"),
         ("--ssl-cert-reqs 3", "--ssl-cert-reqs: 3 is outside 0..=2"),
         ("--tensor-parallel-size 2", "refused"),
-        ("s3://bucket/model", "Cannot recognize storage type for s3://bucket/model"),
+        ("ftp://host/model", "Cannot recognize storage type for ftp://host/model"),
         ("org/name:x", "MODEL: "),
     ] {
         let error = resolve(line, &[]).expect_err(line).to_string();

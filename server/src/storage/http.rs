@@ -1,0 +1,132 @@
+//! One file of a web server.
+//!
+//! The reference checks the ending against the content type before it unpacks; here the bytes themselves say whether they are
+//! an archive.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, TryStreamExt};
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Response, StatusCode, Url};
+
+use super::{Body, Limits, Protocol, Remote, RemoteFile, Source, StorageError, StorageUri, client};
+use crate::config::StorageConfig;
+
+/// A file of a web server.
+struct WebFile {
+    http: reqwest::Client,
+    url: Url,
+    /// Of the variable `<host>-headers`.
+    headers: HeaderMap,
+    /// The address for messages.
+    text: Arc<str>,
+}
+
+pub(super) fn open(uri: &StorageUri, config: &StorageConfig) -> Result<Remote, StorageError> {
+    let text = uri.to_string();
+    let url = Url::parse(uri.secret_text()).map_err(|error| StorageError::Unsupported {
+        uri: text.clone(),
+        reason: format!("this is no address of a file: {error}"),
+    })?;
+    let headers = headers(&url, config)?;
+    // Headers are for this host alone; reqwest takes only the standard ones away when a redirect leaves it.
+    let host = url.host_str().map(str::to_owned);
+    let stays = move |attempt: reqwest::redirect::Attempt<'_>| {
+        let left = attempt.url().host_str() != host.as_deref();
+        if left || attempt.previous().len() > 10 { attempt.stop() } else { attempt.follow() }
+    };
+    let mut builder = client::builder(config)?;
+    if !headers.is_empty() {
+        builder = builder.redirect(reqwest::redirect::Policy::custom(stays));
+    }
+    let http = client::build(builder, Protocol::Http, &text)?;
+    Ok(Remote::Files(Box::new(WebFile { http, url, headers, text: text.into() })))
+}
+
+/// Request headers for the host of an address.
+fn headers(url: &Url, config: &StorageConfig) -> Result<HeaderMap, StorageError> {
+    let host = url.host_str().unwrap_or_default();
+    let Some(given) = config.headers.get(host) else { return Ok(HeaderMap::new()) };
+    let wrong = || {
+        let reason = "expected a JSON object of request headers, each a string";
+        StorageError::setting(&format!("{host}-headers"), reason)
+    };
+    let object: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&given.0).map_err(|_| wrong())?;
+    let mut headers = HeaderMap::new();
+    for (name, value) in &object {
+        let name = HeaderName::try_from(name.as_str()).map_err(|_| wrong())?;
+        let mut value =
+            value.as_str().and_then(|value| HeaderValue::try_from(value).ok()).ok_or_else(wrong)?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+impl WebFile {
+    async fn get(&self, file: Option<&RemoteFile>, start: u64) -> Result<Response, StorageError> {
+        let mut request = self.http.get(self.url.clone()).headers(self.headers.clone());
+        if let (Some(tag), true) = (file.and_then(|file| file.tag.as_deref()), start > 0) {
+            // Only the rest of the same content, else all of it.
+            request = request.header(header::RANGE, format!("bytes={start}-"));
+            request = request.header(header::IF_RANGE, tag);
+        }
+        let answer = request.send().await;
+        let answer =
+            answer.map_err(|error| StorageError::network(Protocol::Http, &self.text, &error))?;
+        client::checked(Protocol::Http, &self.text, answer).await
+    }
+
+    /// The name of the file, from the last part of the path.
+    fn name(&self) -> String {
+        let last = self.url.path().rsplit('/').next().unwrap_or_default();
+        percent_encoding::percent_decode_str(last)
+            .decode_utf8_lossy()
+            .replace(['/', '\\', '\0'], "_")
+    }
+}
+
+impl Source for WebFile {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<RemoteFile>, StorageError>> {
+        Box::pin(async {
+            // A server may know no HEAD: a GET whose body is not read tells the same.
+            let answer = self.get(None, 0).await?;
+            let header = |name| answer.headers().get(name)?.to_str().ok().map(str::to_owned);
+            let strong = |tag: &String| !tag.starts_with("W/");
+            let tag = header(header::ETAG).filter(strong).or_else(|| header(header::LAST_MODIFIED));
+            let plain = header(header::CONTENT_ENCODING).is_none();
+            let size = answer.content_length().filter(|_| plain);
+            Ok(vec![RemoteFile { path: self.name(), key: String::new(), size, tag }])
+        })
+    }
+
+    fn open<'a>(
+        &'a self,
+        file: &'a RemoteFile,
+        start: u64,
+    ) -> BoxFuture<'a, Result<Body, StorageError>> {
+        Box::pin(async move {
+            let answer = self.get(Some(file), start).await?;
+            let start = if continues(&answer, start) { start } else { 0 };
+            let text = Arc::clone(&self.text);
+            let bytes = answer
+                .bytes_stream()
+                .map_err(move |error| StorageError::network(Protocol::Http, &text, &error))
+                .boxed();
+            Ok(Body { start, bytes })
+        })
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
+}
+
+/// Whether an answer goes on at byte `start`.
+fn continues(answer: &Response, start: u64) -> bool {
+    let range = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    answer.status() == StatusCode::PARTIAL_CONTENT
+        && range.is_some_and(|range| range.trim_start().starts_with(&format!("bytes {start}-")))
+}
