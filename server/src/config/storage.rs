@@ -28,7 +28,7 @@ const S3_KEYS: &[(&str, &str)] = &[
     ("anonymous", "awsAnonymousCredential"),
 ];
 /// How containers and instances of AWS are told who they are.
-const AWS_IDENTITY: &[&str] = &[
+pub(crate) const AWS_IDENTITY: &[&str] = &[
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_ROLE_ARN",
     "AWS_ROLE_SESSION_NAME",

@@ -16,6 +16,8 @@ use super::{
 use crate::config::StorageConfig;
 use crate::hub::is_model_file;
 
+/// The first wait between two tries; nothing in tests.
+const SECOND: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 1 });
 /// Longest wait between two tries, in seconds.
 const LONGEST_WAIT: u32 = 60;
 
@@ -24,14 +26,12 @@ pub(super) struct Download<'a> {
     config: &'a StorageConfig,
     uri: &'a StorageUri,
     versions: Versions,
-    /// One second; nothing in tests.
-    pub(super) second: Duration,
 }
 
 impl<'a> Download<'a> {
     pub(super) fn new(config: &'a StorageConfig, uri: &'a StorageUri) -> Self {
         let versions = Versions::new(&config.cache, uri);
-        Self { config, uri, versions, second: Duration::from_secs(1) }
+        Self { config, uri, versions }
     }
 
     /// Brings the model here.
@@ -220,7 +220,7 @@ impl<'a> Download<'a> {
     async fn wait(&self, tried: u32, error: &StorageError) {
         let seconds = (1 << (tried - 1).min(8)).min(LONGEST_WAIT);
         tracing::warn!(%error, seconds, "trying again");
-        tokio::time::sleep(self.second * seconds).await;
+        tokio::time::sleep(SECOND * seconds).await;
     }
 }
 

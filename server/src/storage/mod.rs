@@ -5,11 +5,19 @@
 //! go), and one line in [`open`]. What they share is here and in `download.rs`: patterns, retries, one directory per address
 //! in which versions are whole or absent, archives.
 
+mod azure_blob;
 mod client;
 mod download;
 mod error;
+mod gs;
 mod http;
+#[cfg(test)]
+mod loopback;
+mod object;
 mod patterns;
+mod s3;
+#[cfg(test)]
+mod tests;
 mod uri;
 mod versions;
 
@@ -113,9 +121,9 @@ async fn open(uri: &StorageUri, config: &StorageConfig) -> Result<Remote, Storag
         StorageError::Unsupported { uri: uri.to_string(), reason }
     };
     match &uri.place {
-        Place::S3(_) => Err(missing("s3://")),
-        Place::Gs(_) => Err(missing("gs://")),
-        Place::AzureBlob(_) => Err(missing("Azure blobs")),
+        Place::S3(bucket) => s3::open(uri, bucket, config).await,
+        Place::Gs(bucket) => gs::open(uri, bucket, config).await,
+        Place::AzureBlob(azure) => azure_blob::open(uri, azure, config),
         Place::AzureFile(_) => Err(missing("Azure file shares")),
         Place::Hdfs(_) => Err(missing("hdfs://")),
         Place::ModelScope(_) => Err(missing("modelscope://")),

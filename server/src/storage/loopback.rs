@@ -1,0 +1,90 @@
+//! A server of this machine that answers as a test says.
+
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) query: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Asked {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// A running server; it ends with the test's runtime.
+pub(super) struct Loopback {
+    /// `127.0.0.1:port`
+    pub(super) host: String,
+    seen: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl Loopback {
+    pub(super) async fn start(answer: impl Fn(&Asked) -> Response + Send + Sync + 'static) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (log, answer) = (Arc::clone(&seen), Arc::new(answer));
+        let app = axum::Router::new().fallback(move |request: Request| {
+            let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+                let asked = Asked {
+                    method: parts.method,
+                    path: parts.uri.path().to_owned(),
+                    query: parts.uri.query().unwrap_or_default().to_owned(),
+                    headers: parts.headers,
+                    body,
+                };
+                log.lock().unwrap().push(asked.clone());
+                answer(&asked)
+            }
+        });
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { host, seen }
+    }
+
+    /// Requests whose path contains a text.
+    pub(super) fn seen(&self, part: &str) -> Vec<Asked> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().filter(|asked| asked.path.contains(part)).cloned().collect()
+    }
+}
+
+pub(super) fn status(code: u16) -> Response {
+    StatusCode::from_u16(code).unwrap().into_response()
+}
+
+/// The content, or the rest of it that was asked for.
+pub(super) fn ranged(asked: &Asked, content: &[u8]) -> Response {
+    let Some(range) = asked.header("range") else { return content.to_vec().into_response() };
+    let start: usize = range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap();
+    if start >= content.len() {
+        return status(416);
+    }
+    let range = format!("bytes {start}-{}/{}", content.len() - 1, content.len());
+    (StatusCode::PARTIAL_CONTENT, [("content-range", range)], content[start..].to_vec())
+        .into_response()
+}
+
+/// Announces the content and sends its first bytes only.
+pub(super) fn cut(content: &[u8], length: usize) -> Response {
+    let sent = Bytes::copy_from_slice(&content[..length]);
+    let cut = std::io::Error::other("cut");
+    let parts = futures_util::stream::iter([Ok(sent), Err(cut)]);
+    let announced = [("content-length", content.len().to_string())];
+    (announced, Body::from_stream(parts)).into_response()
+}
