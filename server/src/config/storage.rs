@@ -27,6 +27,8 @@ const S3_KEYS: &[(&str, &str)] = &[
     ("verify_ssl", "S3_VERIFY_SSL"),
     ("anonymous", "awsAnonymousCredential"),
 ];
+/// Sites of ModelScope.
+const MODELSCOPE_SITES: [&str; 2] = ["https://modelscope.cn", "https://www.modelscope.ai"];
 /// How containers and instances of AWS are told who they are.
 pub(crate) const AWS_IDENTITY: &[&str] = &[
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -72,8 +74,8 @@ pub struct StorageConfig {
     pub azure: AzureSettings,
     /// HDFS.
     pub hdfs: HdfsSettings,
-    /// Token of ModelScope (`MODELSCOPE_API_TOKEN`).
-    pub modelscope_token: Option<Secret>,
+    /// ModelScope.
+    pub modelscope: ModelScopeSettings,
     /// Git.
     pub git: GitSettings,
     /// Registries.
@@ -158,6 +160,16 @@ pub struct HdfsSettings {
     pub given: Option<BTreeMap<String, Secret>>,
 }
 
+/// Variables of ModelScope.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelScopeSettings {
+    /// `MODELSCOPE_API_TOKEN`
+    pub token: Option<Secret>,
+    /// Sites without slashes at their ends, in the order in which a model is looked for: `MODELSCOPE_ENDPOINT`, else
+    /// `MODELSCOPE_DOMAIN`, else the public ones (`MODELSCOPE_PREFER_AI_SITE` turns them round).
+    pub endpoints: Vec<String>,
+}
+
 /// Variables of Git.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GitSettings {
@@ -165,8 +177,6 @@ pub struct GitSettings {
     pub username: Option<String>,
     /// `GIT_PASSWORD`
     pub password: Option<Secret>,
-    /// `PATH`, in which the program is looked for.
-    pub path: Option<String>,
 }
 
 /// Variables of registries.
@@ -288,11 +298,10 @@ pub(super) fn storage(
         },
         azure: azure(&variables)?,
         hdfs,
-        modelscope_token: variables.secret("MODELSCOPE_API_TOKEN"),
+        modelscope: modelscope(environment),
         git: GitSettings {
             username: variables.owned("GIT_USERNAME"),
             password: variables.secret("GIT_PASSWORD"),
-            path: variables.owned("PATH"),
         },
         oci: OciSettings {
             docker_config: directory(environment, "KSERVE_OCI_DOCKER_CONFIG")
@@ -378,6 +387,28 @@ fn azure(variables: &Variables<'_>) -> Result<AzureSettings, UsageError> {
     })
 }
 
+fn modelscope(environment: &Environment) -> ModelScopeSettings {
+    let given = environment.first(&["MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN"]);
+    let mut endpoints: Vec<String> = match given {
+        Some((_, site)) => vec![site.to_owned()],
+        None => MODELSCOPE_SITES.map(str::to_owned).into(),
+    };
+    if environment.is_true("MODELSCOPE_PREFER_AI_SITE") {
+        endpoints.reverse();
+    }
+    for site in &mut endpoints {
+        let lower = site.to_ascii_lowercase();
+        let scheme = if lower.starts_with("http://") || lower.starts_with("https://") {
+            ""
+        } else {
+            "https://"
+        };
+        *site = format!("{scheme}{}", site.trim_end_matches('/'));
+    }
+    let token = environment.get("MODELSCOPE_API_TOKEN").map(|token| Secret(token.to_owned()));
+    ModelScopeSettings { token, endpoints }
+}
+
 /// Shell patterns: a JSON list, or words between commas.
 fn patterns(environment: &Environment, name: &str) -> Vec<String> {
     let Some(text) = environment.get(name) else { return Vec::new() };
@@ -439,9 +470,11 @@ mod tests {
             ("IDENTITY_ENDPOINT", "http://localhost:1"),
             ("AZURE_MAX_FILE_CONCURRENCY", "8"),
             ("MODELSCOPE_API_TOKEN", "token"),
+            ("MODELSCOPE_ENDPOINT", "http://localhost:1"),
+            ("MODELSCOPE_DOMAIN", "example.org"),
+            ("MODELSCOPE_PREFER_AI_SITE", "true"),
             ("GIT_USERNAME", "me"),
             ("GIT_PASSWORD", "secret"),
-            ("PATH", "/bin"),
             ("KSERVE_OCI_DOCKER_CONFIG", "/config.json"),
             ("KSERVE_OCI_INSECURE_REGISTRY", "1"),
             ("Example.org-headers", "{}"),
@@ -476,6 +509,19 @@ mod tests {
         let config = config(&[("STORAGE_CONFIG", "{\"type\":\"webhdfs\",\"N_THREADS\":\"3\"}")]);
         let given = config.unwrap().hdfs.given.unwrap();
         assert_eq!(given.get("N_THREADS"), Some(&Secret("3".to_owned())));
+    }
+
+    #[test]
+    fn sites_of_modelscope() {
+        fn sites(variables: &[(&str, &str)]) -> Vec<String> {
+            config(variables).unwrap().modelscope.endpoints
+        }
+        assert_eq!(sites(&[]), MODELSCOPE_SITES);
+        let ai = ("MODELSCOPE_PREFER_AI_SITE", "true");
+        assert_eq!(sites(&[ai]), ["https://www.modelscope.ai", "https://modelscope.cn"]);
+        let domain = ("MODELSCOPE_DOMAIN", "example.org/");
+        assert_eq!(sites(&[domain, ai]), ["https://example.org"]);
+        assert_eq!(sites(&[domain, ("MODELSCOPE_ENDPOINT", "http://h:1/")]), ["http://h:1"]);
     }
 
     #[test]

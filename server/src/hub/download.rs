@@ -198,7 +198,7 @@ async fn finish(file: &RemoteFile, part: Part, blob: &Path) -> Result<(), HubErr
 }
 
 /// The checksum of a reader's bytes, in hexadecimal digits.
-fn sha256(reader: &mut impl Read) -> std::io::Result<String> {
+pub(crate) fn sha256(reader: &mut impl Read) -> std::io::Result<String> {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     let mut buffer = vec![0; 1 << 20];
     loop {

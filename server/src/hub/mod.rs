@@ -14,6 +14,7 @@ mod id;
 mod tests;
 
 pub use client::{HubClient, Progress};
+pub(crate) use download::sha256;
 pub use error::HubError;
 pub(crate) use files::is_model_file;
 pub use id::HubId;

@@ -14,7 +14,7 @@ use super::{
     Body, Limits, Progress, Remote, RemoteFile, Source, StorageError, StorageUri, Tree, patterns,
 };
 use crate::config::StorageConfig;
-use crate::hub::is_model_file;
+use crate::hub::{is_model_file, sha256};
 
 /// The first wait between two tries; nothing in tests.
 const SECOND: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 1 });
@@ -190,7 +190,7 @@ impl<'a> Download<'a> {
         loop {
             let before = part.length;
             let error = match part.append(self.uri, source, file, advance).await {
-                Ok(()) => return part.finish(&path),
+                Ok(()) => return part.finish(self.uri, &path, source.checksum(file)).await,
                 Err(error) => error,
             };
             tried = if part.length > before { 1 } else { tried + 1 };
@@ -297,12 +297,31 @@ impl Part {
         }
     }
 
-    /// Moves a complete file into place.
-    fn finish(mut self, path: &Path) -> Result<(), StorageError> {
+    /// Moves a complete file into place, when it is what its checksum says.
+    async fn finish(
+        mut self,
+        uri: &StorageUri,
+        path: &Path,
+        checksum: Option<&str>,
+    ) -> Result<(), StorageError> {
         self.file
             .flush()
             .and_then(|()| self.file.sync_all())
             .map_err(StorageError::io(&self.path))?;
+        if let Some(expected) = checksum {
+            let part = self.path.clone();
+            let hashed = tokio::task::spawn_blocking(move || sha256(&mut File::open(part)?)).await;
+            let found = hashed.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+            let found = found.map_err(StorageError::io(&self.path))?;
+            if !found.eq_ignore_ascii_case(expected) {
+                fs::remove_file(&self.path).map_err(StorageError::io(&self.path))?;
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let reason = format!(
+                    "the bytes of {name} have the checksum {found} instead of {expected}; removed, try again"
+                );
+                return Err(StorageError::malformed(uri.protocol(), &uri.to_string(), reason));
+            }
+        }
         fs::rename(&self.path, path).map_err(StorageError::io(path))
     }
 }

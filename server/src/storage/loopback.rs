@@ -7,6 +7,8 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use tokio_util::task::TaskTracker;
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -53,7 +55,7 @@ impl Loopback {
                 answer(&asked)
             }
         });
-        tokio::spawn(async move { axum::serve(listener, app).await });
+        TaskTracker::new().spawn(async move { axum::serve(listener, app).await });
         Self { host, seen }
     }
 
@@ -83,8 +85,12 @@ pub(super) fn ranged(asked: &Asked, content: &[u8]) -> Response {
 /// Announces the content and sends its first bytes only.
 pub(super) fn cut(content: &[u8], length: usize) -> Response {
     let sent = Bytes::copy_from_slice(&content[..length]);
-    let cut = std::io::Error::other("cut");
-    let parts = futures_util::stream::iter([Ok(sent), Err(cut)]);
+    let rest = async {
+        // What was sent leaves while nothing follows.
+        tokio::task::yield_now().await;
+        Err(std::io::Error::other("cut"))
+    };
+    let parts = stream::iter([Ok(sent)]).chain(stream::once(rest));
     let announced = [("content-length", content.len().to_string())];
     (announced, Body::from_stream(parts)).into_response()
 }

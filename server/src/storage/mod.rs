@@ -5,21 +5,29 @@
 //! go), and one line in [`open`]. What they share is here and in `download.rs`: patterns, retries, one directory per address
 //! in which versions are whole or absent, archives.
 
+mod answer;
 mod azure_blob;
+mod azure_files;
 mod client;
+mod confined;
 mod download;
 mod error;
+mod git;
 mod gs;
 mod http;
 #[cfg(test)]
 mod loopback;
+mod modelscope;
 mod object;
+mod oci;
 mod patterns;
 mod s3;
+mod tar;
 #[cfg(test)]
 mod tests;
 mod uri;
 mod versions;
+mod webhdfs;
 
 use std::path::{Path, PathBuf};
 
@@ -35,6 +43,10 @@ pub use uri::StorageUri;
 /// What an address can be, behind an error.
 const KNOWN: &str = "; known: a path, file://, hf:// or a hub id (org/name), gs://, s3://, hdfs://, webhdfs://, \
                      https:// of Azure blobs and file shares, modelscope://, oci://, https://host/path.git, http(s)://";
+
+/// Most files that a listing may have, and how deep directories may lie in it.
+const MOST_FILES: usize = 100_000;
+const DEEPEST: usize = 32;
 
 /// Told about bytes: those that are here, and all of them.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
@@ -87,6 +99,11 @@ trait Source: Send + Sync {
         start: u64,
     ) -> BoxFuture<'a, Result<Body, StorageError>>;
 
+    /// The SHA-256 of a file in hexadecimal digits, when the source tells it.
+    fn checksum<'a>(&self, _file: &'a RemoteFile) -> Option<&'a str> {
+        None
+    }
+
     /// How much may be asked of it.
     fn limits(&self) -> Limits {
         Limits::default()
@@ -115,20 +132,15 @@ enum Remote {
 
 /// Who answers for an address. One line a scheme.
 async fn open(uri: &StorageUri, config: &StorageConfig) -> Result<Remote, StorageError> {
-    let missing = |what: &str| {
-        let reason =
-            format!("{what} cannot be read by this server; let an init container download it");
-        StorageError::Unsupported { uri: uri.to_string(), reason }
-    };
     match &uri.place {
         Place::S3(bucket) => s3::open(uri, bucket, config).await,
         Place::Gs(bucket) => gs::open(uri, bucket, config).await,
         Place::AzureBlob(azure) => azure_blob::open(uri, azure, config),
-        Place::AzureFile(_) => Err(missing("Azure file shares")),
-        Place::Hdfs(_) => Err(missing("hdfs://")),
-        Place::ModelScope(_) => Err(missing("modelscope://")),
-        Place::Oci(_) => Err(missing("oci://")),
-        Place::Git => Err(missing("repositories of Git")),
+        Place::AzureFile(azure) => azure_files::open(uri, azure, config),
+        Place::Hdfs(path) => webhdfs::open(uri, path, config),
+        Place::ModelScope(snapshot) => modelscope::open(uri, snapshot, config),
+        Place::Oci(reference) => oci::open(uri, reference, config),
+        Place::Git => git::open(uri, config),
         Place::Http => http::open(uri, config),
     }
 }
