@@ -377,7 +377,8 @@ mod tests {
 
     #[tokio::test]
     async fn refusals_say_what_to_do() {
-        let answers: &[(fn() -> Response, &[&str])] = &[
+        type Answer = fn() -> Response;
+        let answers: &[(Answer, &[&str])] = &[
             (
                 || loopback::status(401),
                 &["ModelScope authentication failed", "MODELSCOPE_API_TOKEN"],

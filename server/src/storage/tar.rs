@@ -131,9 +131,12 @@ impl<R: Read> Tar<R> {
     /// Says that a content of `size` bytes follows.
     fn contains(&mut self, size: u64) -> io::Result<()> {
         let block = BLOCK as u64;
-        self.left = size;
-        self.padding = (block - size % block) % block;
-        size.checked_add(self.padding).map(|_| ()).ok_or_else(|| wrong("an entry's size overflows"))
+        let padding = (block - size % block) % block;
+        if size.checked_add(padding).is_none() {
+            return Err(wrong("an entry's size overflows"));
+        }
+        (self.left, self.padding) = (size, padding);
+        Ok(())
     }
 
     /// Passes over what is left of an entry.
@@ -226,10 +229,10 @@ fn name(header: &[u8; BLOCK]) -> Vec<u8> {
 fn number(field: &[u8]) -> io::Result<u64> {
     let malformed = || wrong("a header's number is malformed: this is no tar archive");
     if field[0] & 0x80 != 0 {
+        // The highest bit marks the form; of what follows, eight bytes are enough for any file.
         let (high, low) = field.split_at(field.len() - 8);
-        let zero = high[0] == 0x80 && high[1..].iter().all(|&byte| byte == 0);
-        let low = low.try_into().expect("split eight bytes before its end");
-        return if zero { Ok(u64::from_be_bytes(low)) } else { Err(malformed()) };
+        let Some((0x80, [0, 0, 0])) = high.split_first() else { return Err(malformed()) };
+        return Ok(u64::from_be_bytes(low.try_into().expect("split eight bytes before its end")));
     }
     let text = std::str::from_utf8(until_nul(field)).map_err(|_| malformed())?.trim();
     if text.is_empty() {
@@ -380,6 +383,20 @@ mod tests {
         let mut flipped = whole.clone();
         flipped[0] ^= 1;
         assert!(read(&flipped).unwrap_err().to_string().contains("checksum"));
+        // No byte at any place makes it panic.
+        let long = entry(b'L', "l", "", b"name");
+        let odd = archive(&[long, pax(&[("path", "p"), ("size", "1")]), file("a", b"x")]);
+        for place in 0..odd.len() {
+            for byte in [0, 1, b'7', b'9', 0x80, 0xff] {
+                let mut changed = odd.clone();
+                changed[place] = byte;
+                let _ = read(&changed);
+                // Also with a checksum that agrees.
+                let header = place / 512 * 512;
+                sign(&mut changed[header..]);
+                let _ = read(&changed);
+            }
+        }
         // An archive whose last zeros were left out is one.
         assert_eq!(read(&file("a", b"x")).unwrap().len(), 1);
         assert_eq!(read(b"").unwrap(), []);

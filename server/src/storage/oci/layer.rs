@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use flate2::bufread::MultiGzDecoder;
 use tokio::sync::mpsc::Receiver;
 
+use super::Layer;
 use crate::storage::StorageError;
 use crate::storage::confined::Confined;
 use crate::storage::tar::{Kind, Tar};
@@ -20,6 +21,10 @@ const MODELS: &str = "models";
 const WHITEOUT: &[u8] = b".wh.";
 /// The name that marks a directory of whose contents in lower layers nothing is left.
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Weights do not shrink to less than a part in this many; what does is made to fill disks.
+const RATIO: u64 = 100;
+/// What an unpacked layer may have beyond that.
+const ALLOWANCE: u64 = 1 << 30;
 /// Most names that an error lists.
 const MOST_NAMES: usize = 10;
 
@@ -68,19 +73,33 @@ impl Read for Received {
     }
 }
 
+/// A reader that fails where more comes than may.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        let left = self.left.checked_sub(length as u64);
+        let why = "it unpacks to more than 100 times its size and 1 GiB";
+        self.left = left.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, why))?;
+        Ok(length)
+    }
+}
+
 /// Writes a layer into a directory that holds the layers below it, and reads it to its end.
-///
-/// The layer names itself `digest` in errors.
 pub(super) fn unpack(
     content: impl Read,
-    gzip: bool,
-    digest: &str,
+    layer: &Layer,
     directory: &Path,
 ) -> Result<Found, StorageError> {
     let mut content = BufReader::with_capacity(1 << 16, content);
-    let mut tree = Confined::new(directory, digest);
-    let found = if gzip {
-        entries(MultiGzDecoder::new(&mut content), &mut tree)?
+    let mut tree = Confined::new(directory, &layer.digest.text);
+    let found = if layer.gzip {
+        let left = layer.size.saturating_mul(RATIO).saturating_add(ALLOWANCE);
+        entries(Bounded { inner: MultiGzDecoder::new(&mut content), left }, &mut tree)?
     } else {
         entries(&mut content, &mut tree)?
     };
@@ -158,4 +177,19 @@ fn whiteout(name: &Path, tree: &Confined) -> Result<bool, StorageError> {
         tree.hide(&below)?;
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_unpacks_to_too_much_is_refused() {
+        let read = |left| {
+            let mut bounded = Bounded { inner: [7u8; 100].as_slice(), left };
+            io::copy(&mut bounded, &mut io::sink()).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(100), Ok(100));
+        assert!(read(99).unwrap_err().contains("100 times its size"));
+    }
 }

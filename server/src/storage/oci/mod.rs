@@ -67,7 +67,7 @@ struct Resolved {
 }
 
 /// A layer that may hold files.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Layer {
     digest: Digest,
     size: u64,
@@ -266,10 +266,9 @@ impl Image {
         advance: &(dyn Fn(u64) + Sync),
     ) -> Result<Found, StorageError> {
         let (sender, receiver) = channel(WAITING);
-        let (gzip, digest) = (layer.gzip, layer.digest.text.clone());
-        let directory = directory.to_owned();
+        let (described, directory) = (layer.clone(), directory.to_owned());
         let unpacking = tokio::task::spawn_blocking(move || {
-            layer::unpack(Received::new(receiver), gzip, &digest, &directory)
+            layer::unpack(Received::new(receiver), &described, &directory)
         });
         let fed = self.feed(registry, layer, sender, advance).await;
         let unpacked = unpacking.await.map_err(|panic| {
