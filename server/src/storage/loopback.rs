@@ -1,13 +1,22 @@
 //! A server of this machine that answers as a test says.
 
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::serve::Listener;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
 /// What was asked for.
@@ -35,8 +44,45 @@ pub(super) struct Loopback {
 
 impl Loopback {
     pub(super) async fn start(answer: impl Fn(&Asked) -> Response + Send + Sync + 'static) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
+        Self::serve(listener, host, answer)
+    }
+
+    /// The same over TLS, with the certificate of the tests' authority; `clients` have to show one too.
+    pub(super) async fn start_tls(
+        clients: bool,
+        answer: impl Fn(&Asked) -> Response + Send + Sync + 'static,
+    ) -> Self {
+        crate::outgoing::use_ring();
+        let certificates =
+            |name| CertificateDer::pem_slice_iter(&pem(name)).map(Result::unwrap).collect();
+        let config = rustls::ServerConfig::builder();
+        let config = if clients {
+            let authorities: Vec<_> = certificates("authority.pem");
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add_parsable_certificates(authorities);
+            let verifier = WebPkiClientVerifier::builder(roots.into()).build().unwrap();
+            config.with_client_cert_verifier(verifier)
+        } else {
+            config.with_no_client_auth()
+        };
+        let key = PrivateKeyDer::from_pem_slice(&pem("server.key")).unwrap();
+        let config = config.with_single_cert(certificates("server.pem"), key).unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = tcp.local_addr().unwrap().to_string();
+        Self::serve(Tls { tcp, acceptor: TlsAcceptor::from(Arc::new(config)) }, host, answer)
+    }
+
+    fn serve<L>(
+        listener: L,
+        host: String,
+        answer: impl Fn(&Asked) -> Response + Send + Sync + 'static,
+    ) -> Self
+    where
+        L: Listener,
+        L::Addr: std::fmt::Debug,
+    {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (log, answer) = (Arc::clone(&seen), Arc::new(answer));
         let app = axum::Router::new().fallback(move |request: Request| {
@@ -63,6 +109,41 @@ impl Loopback {
     pub(super) fn seen(&self, part: &str) -> Vec<Asked> {
         let seen = self.seen.lock().unwrap();
         seen.iter().filter(|asked| asked.path.contains(part)).cloned().collect()
+    }
+}
+
+/// A certificate or a key of the tests.
+pub(super) fn pem(name: &str) -> Vec<u8> {
+    std::fs::read(pem_path(name)).unwrap()
+}
+
+/// Where it is.
+pub(super) fn pem_path(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls")).join(name)
+}
+
+/// Connections of clients that trust our authority.
+struct Tls {
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Tls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            if let Ok((tcp, address)) = self.tcp.accept().await
+                && let Ok(stream) = self.acceptor.accept(tcp).await
+            {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.tcp.local_addr()
     }
 }
 

@@ -163,5 +163,11 @@ pub async fn fetch(
         tracing::warn!(kind, "STORAGE_CONFIG is of a type that nothing is taken from");
     }
     let remote = open(uri, config).await?;
+    let patterns = !config.allow.is_empty() || !config.ignore.is_empty();
+    if patterns && matches!(remote, Remote::Tree(_)) {
+        tracing::warn!(
+            "STORAGE_ALLOW_PATTERNS and STORAGE_IGNORE_PATTERNS have no effect on images and repositories of Git"
+        );
+    }
     download::Download::new(config, uri).run(&remote, progress).await
 }

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::*;
-use crate::storage::loopback::{Asked, Loopback, cut, ranged, status};
+use crate::storage::loopback::{Asked, Loopback, cut, pem_path, ranged, status};
 use crate::storage::tar::build::{archive, entry, file};
 
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -399,5 +399,24 @@ async fn hostile_and_useless_layers_are_refused() {
         let server = Loopback::start(move |asked| contents.answer(asked)).await;
         let error = pull(&open(&server)).await.expect_err(part).to_string();
         assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn registries_over_tls_are_trusted_with_leave_or_with_their_authority() {
+    let contents = Contents::image(&modelcar());
+    let server = Loopback::start_tls(false, move |asked| contents.answer(asked)).await;
+    check_modelcar(&pull(&open(&server)).await.unwrap());
+    let authorities = directory();
+    fs::copy(pem_path("authority.pem"), authorities.join("cabundle.crt")).unwrap();
+    for (bundle, works) in [(Some(authorities.join("cabundle.crt")), true), (None, false)] {
+        let mut config = StorageConfig::default();
+        config.oci.ca_bundle = bundle;
+        let reference = format!("{}/org/model:v1", server.host);
+        let uri = StorageUri::parse(&format!("oci://{reference}")).unwrap();
+        let Remote::Tree(tree) = super::open(&uri, &reference, &config).unwrap() else {
+            panic!("an image is a tree");
+        };
+        assert_eq!(tree.version().await.is_ok(), works);
     }
 }

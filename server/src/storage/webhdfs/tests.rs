@@ -255,3 +255,26 @@ fn settings_are_honoured_or_refused_by_name() {
     std::fs::write(secret_dir.join("HDFS_NAMENODE"), "http://n;\n").unwrap();
     assert_eq!(new().unwrap().namenodes, ["http://n"]);
 }
+
+#[tokio::test]
+async fn certificates_are_those_of_the_secret() {
+    use base64::Engine;
+    let file = |name| base64::engine::general_purpose::STANDARD.encode(loopback::pem(name));
+    let (authority, certificate, key) =
+        (file("authority.pem"), file("client.pem"), file("client.key"));
+    let stranger = file("stranger.pem");
+    for (clients, given, works) in [
+        (false, vec![("TLS_CA", authority.as_str())], true),
+        (false, vec![("TLS_CA", stranger.as_str())], false),
+        (false, vec![], false),
+        (false, vec![("TLS_SKIP_VERIFY", "TRUE")], true),
+        (true, vec![("TLS_CA", authority.as_str())], false),
+        (true, vec![("TLS_CA", &authority), ("TLS_CERT", &certificate), ("TLS_KEY", &key)], true),
+    ] {
+        let server = Loopback::start_tls(clients, |asked| namenode(asked, "")).await;
+        let url = format!("https://{}", server.host);
+        let given: Vec<_> = given.into_iter().chain([("HDFS_NAMENODE", url.as_str())]).collect();
+        let files = source("user/me/model", &given).unwrap().list().await;
+        assert_eq!(files.is_ok(), works, "{clients} {:?}", files.err());
+    }
+}
