@@ -91,11 +91,20 @@ pub(super) enum Rule {
     Category(CategorySplit),
 }
 
+/// Where nodes send missing values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Missing {
+    Left,
+    Right,
+    /// Left where a threshold is at least this number (its bits), right where it is below: as the number itself goes.
+    As(u64),
+}
+
 /// A feature and how it is read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Column {
     pub(super) feature: u32,
-    pub(super) missing_left: bool,
+    pub(super) missing: Missing,
     pub(super) rule: Rule,
 }
 
@@ -106,7 +115,8 @@ impl Column {
             Test::AtMostZeroMissing(_) => Rule::Number { zero_missing: true },
             Test::Category(categories) => Rule::Category(CategorySplit::clone(categories)),
         };
-        Self { feature: split.feature, missing_left: split.missing_left, rule }
+        let missing = if split.missing_left { Missing::Left } else { Missing::Right };
+        Self { feature: split.feature, missing, rule }
     }
 
     /// Whether a value is missing in this column.
@@ -119,12 +129,22 @@ impl Column {
     /// The key of a value.
     #[inline(always)]
     pub(super) fn key<K: Key>(&self, value: f64) -> K {
-        let left = match &self.rule {
-            _ if self.is_missing(value) => self.missing_left,
-            Rule::Number { .. } => return K::of(value),
-            Rule::Category(categories) => categories.goes_left(value),
-        };
-        if left { K::LEFT } else { K::RIGHT }
+        match &self.rule {
+            _ if self.is_missing(value) => self.missing_key(),
+            Rule::Number { .. } => K::of(value),
+            Rule::Category(categories) if categories.goes_left(value) => K::LEFT,
+            Rule::Category(_) => K::RIGHT,
+        }
+    }
+
+    /// The key of a missing value.
+    #[inline(always)]
+    pub(super) fn missing_key<K: Key>(&self) -> K {
+        match self.missing {
+            Missing::Left => K::LEFT,
+            Missing::Right => K::RIGHT,
+            Missing::As(threshold) => K::of_threshold(f64::from_bits(threshold)),
+        }
     }
 }
 
@@ -140,8 +160,15 @@ impl Columns {
     pub(super) fn new(forest: &Reference) -> Self {
         let mut columns = Columns::default();
         let mut numbers = HashMap::new();
+        let cuts = cuts(forest);
         for split in forest.trees.iter().flat_map(|tree| &tree.splits) {
-            let column = Column::of(split);
+            let mut column = Column::of(split);
+            if let Rule::Number { zero_missing } = column.rule
+                && let Some(&(below, from)) = cuts.get(&(column.feature, zero_missing))
+                && below < from
+            {
+                column.missing = Missing::As(from.to_bits());
+            }
             let number = *numbers.entry(column).or_insert_with_key(|column| {
                 columns.list.push(column.clone());
                 columns.list.len() as u32 - 1
@@ -155,6 +182,32 @@ impl Columns {
     pub(super) fn categories(&self) -> usize {
         self.list.iter().filter(|column| matches!(column.rule, Rule::Category(_))).count()
     }
+}
+
+/// Of each feature and rule of numbers, the largest threshold that sends missing values to the right and the smallest that
+/// sends them to the left, where there are both. If they lie in this order, a missing value is like a number between them,
+/// and one column serves all (LightGBM, to which a missing value may be zero).
+fn cuts(forest: &Reference) -> HashMap<(u32, bool), (f64, f64)> {
+    let mut cuts = HashMap::new();
+    for split in forest.trees.iter().flat_map(|tree| &tree.splits) {
+        let (threshold, zero_missing) = match split.test {
+            Test::AtMost(threshold) => (threshold, false),
+            Test::AtMostZeroMissing(threshold) => (threshold, true),
+            Test::Category(_) => continue,
+        };
+        let threshold = match forest.input {
+            Precision::Single => round_down(threshold),
+            Precision::Double => threshold,
+        };
+        let (below, from) =
+            cuts.entry((split.feature, zero_missing)).or_insert((f64::NAN, f64::NAN));
+        if split.missing_left {
+            *from = from.min(threshold);
+        } else {
+            *below = below.max(threshold);
+        }
+    }
+    cuts
 }
 
 /// The threshold of a split as a key of its column.

@@ -4,7 +4,8 @@
 //! the nodes' columns, of the ranks they compare to, and of what follows on the left and on the right. A permutation
 //! gives every node its rank, a comparison and a choice the node that follows it: a table of jumps. The table permuted
 //! by itself jumps twice as far; three times that, and a path is a look-up for every eight levels. Nothing waits for
-//! memory, and nothing branches.
+//! memory, and nothing branches. That is for a few rows; with more, a vector is 32 rows in two trees, and permutations
+//! look up what each of the paths needs in the same tables, level by level ([`super::paths_avx512`]).
 //!
 //! Nodes are numbered from left to right, so that leaf `n` is the left one of node `n` or the right one of node `n - 1`.
 //! A jump to a leaf is a jump of its node to itself, with [`RIGHT`] set if it is the right one: however often such a
@@ -16,32 +17,30 @@ use std::ops::Range;
 use super::Child;
 use super::columns::Reader;
 use super::lanes::{Kernels, Lanes};
-use super::ranks::{GROUP_COLUMNS, GROUP_ROWS, GROUPS, Group, LANES, Line, RankKey};
+use super::ranks::{LANES, Line, MAX_WIDTH, ROWS, RankKey, RankRows};
 use super::sink::Sink;
 
-/// Paths that the inner loops follow side by side.
-pub(super) const PATHS: usize = GROUP_ROWS;
-/// Rows from which eight rows in a tree are faster than a row in eight trees.
-const MIN_ROWS: usize = 3;
+/// Rows from which paths of rows side by side are faster than each row in eight trees.
+const MIN_ROWS: usize = 7;
 /// Flag of a path that ends on the right of a node.
 pub(super) const RIGHT: u8 = 128;
 /// Nodes of a tree: their numbers are below the flag.
 const MAX_NODES: usize = RIGHT as usize;
-/// Levels of a look-up in a table of jumps.
-const LEAP: u8 = 8;
 /// Trees of a stretch: the first-level cache holds them.
 const STRETCH: usize = 64;
 
-/// Follows the rows' paths in some trees: places are `[trees, rows]`.
-pub(super) type FollowRows = unsafe fn(&Jumps, &Group, Range<usize>, &mut [[u32; PATHS]]);
+/// Follows the paths of some rows in some trees, at least one: places are `[trees, rows]`.
+pub(super) type FollowRows = unsafe fn(&Jumps, &RankRows, Range<usize>, &mut [[u8; ROWS]]);
 
-/// Follows a row's paths in some trees, at least one.
-pub(super) type FollowTrees = unsafe fn(&Jumps, &Group, Range<usize>, &mut [[u32; 1]]);
+/// Follows the path of the first row in some trees, at least one.
+pub(super) type FollowTrees = unsafe fn(&Jumps, &RankRows, Range<usize>, &mut [[u8; 1]]);
 
-/// The inner loops, each for one or two vectors of nodes a tree, and one or two vectors of columns a row.
+/// The inner loops.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Follow {
-    pub(super) rows: [[FollowRows; 2]; 2],
+    /// For at most 16 and at most 32 rows, for trees of one and two vectors, for rows of 32, 64, and 128 columns.
+    pub(super) rows: [[[FollowRows; 3]; 2]; 2],
+    /// For trees of one and two vectors, for rows of at most one and of two vectors of columns.
     pub(super) trees: [[FollowTrees; 2]; 2],
 }
 
@@ -50,8 +49,8 @@ pub(super) struct Follow {
 pub(super) struct Jumps {
     /// Vectors of nodes of a tree: one or two.
     words: usize,
-    /// Vectors of columns: one or two.
-    columns: usize,
+    /// Columns of a row: 32, 64, or 128.
+    width: usize,
     /// Of each tree, `words` vectors of columns and as many of ranks.
     pub(super) nodes: Vec<Line>,
     /// What follows on the left and then on the right, `words` vectors each. Trees of one shape share them.
@@ -64,8 +63,8 @@ pub(super) struct JumpTree {
     /// Where its links start.
     pub(super) links: u32,
     pub(super) root: u8,
-    /// Look-ups of [`LEAP`] levels that reach every leaf.
-    pub(super) leaps: u8,
+    /// Look-ups that reach every leaf.
+    pub(super) levels: u8,
 }
 
 /// A node as [`Jumps`] takes it, behind its parent. Leaves are numbered from left to right.
@@ -77,17 +76,17 @@ pub(super) struct Jump {
 }
 
 impl Jumps {
-    /// `None` when a tree has more than [`MAX_NODES`] nodes or there are more than [`GROUP_COLUMNS`] columns.
+    /// `None` when a tree has more than [`MAX_NODES`] nodes or there are more than [`MAX_WIDTH`] columns.
     pub(super) fn new<K: RankKey>(lanes: &Lanes<K>) -> Option<Self> {
         let trees: Vec<Vec<Jump>> = (0..lanes.trees()).map(|tree| lanes.jumps(tree)).collect();
         let (nodes, columns) = (trees.iter().map(Vec::len).max()?, lanes.ranks.columns());
-        if nodes > MAX_NODES || columns > GROUP_COLUMNS {
+        if nodes > MAX_NODES || columns > MAX_WIDTH {
             return None;
         }
         let words = nodes.div_ceil(LANES).max(1);
-        let columns = columns.div_ceil(LANES).max(1);
+        let width = columns.next_power_of_two().max(ROWS);
         let (nodes, links) = (Vec::new(), Vec::new());
-        let mut jumps = Jumps { words, columns, nodes, links, trees: Vec::new() };
+        let mut jumps = Jumps { words, width, nodes, links, trees: Vec::new() };
         let mut shapes = HashMap::new();
         trees.iter().for_each(|tree| jumps.push(tree, &mut shapes));
         Some(jumps)
@@ -124,7 +123,7 @@ impl Jumps {
             self.links.extend(shape.iter().flat_map(|bytes| lines(bytes)));
             (self.links.len() - 2 * self.words) as u32
         });
-        self.trees.push(JumpTree { links, root: numbers[0], leaps: levels.div_ceil(LEAP) });
+        self.trees.push(JumpTree { links, root: numbers[0], levels });
     }
 }
 
@@ -165,28 +164,27 @@ impl<K: RankKey> Lanes<K> {
         let (Some(jumps), Some(follow)) = (&self.jumps, &kernels.follow) else {
             panic!("jumps and kernels that follow them");
         };
-        let follow_rows = follow.rows[jumps.words - 1][jumps.columns - 1];
-        let follow_trees = follow.trees[jumps.words - 1][jumps.columns - 1];
-        let few = if rows < MIN_ROWS { 1 } else { GROUPS * PATHS };
-        let mut groups = [Group([[0; GROUP_ROWS]; GROUP_COLUMNS]); GROUPS];
+        let kind = (jumps.words - 1, jumps.width.ilog2() as usize - 5);
+        let many = follow.rows.map(|loops| loops[kind.0][kind.1]);
+        let one = follow.trees[kind.0][kind.1 / 2];
+        let mut ranks = RankRows([0; ROWS * MAX_WIDTH]);
+        let few = if rows < MIN_ROWS { 1 } else { ROWS };
         for start in (first..first + rows).step_by(few) {
             let rows = start..(start + few).min(first + rows);
-            let groups = &mut groups[..rows.len().div_ceil(PATHS)];
-            self.ranks.fill_groups(kernels, reader, rows.clone(), groups);
+            self.ranks.fill_rows(kernels, reader, rows.clone(), jumps.width, &mut ranks);
+            let many = many[usize::from(rows.len() > ROWS / 2)];
             for tree in (0..self.trees()).step_by(STRETCH) {
                 let trees = tree..self.trees().min(tree + STRETCH);
                 if rows.len() == 1 {
                     let places = &mut [[0; 1]; STRETCH][..trees.len()];
                     // SAFETY: kernels are chosen by what the machine supports.
-                    unsafe { follow_trees(jumps, &groups[0], trees, places) };
+                    unsafe { one(jumps, &ranks, trees, places) };
                     sink.stretch(tree, start, 1, places);
-                    continue;
-                }
-                for (start, group) in rows.clone().step_by(PATHS).zip(&*groups) {
-                    let places = &mut [[0; PATHS]; STRETCH][..trees.len()];
+                } else {
+                    let places = &mut [[0; ROWS]; STRETCH][..trees.len()];
                     // SAFETY: as above.
-                    unsafe { follow_rows(jumps, group, trees.clone(), places) };
-                    sink.stretch(tree, start, PATHS.min(rows.end - start), places);
+                    unsafe { many(jumps, &ranks, trees, places) };
+                    sink.stretch(tree, start, rows.len(), places);
                 }
             }
         }

@@ -1,85 +1,50 @@
-//! [`super::jumps`] with AVX-512 and its byte permutations.
+//! A row's [`super::jumps`] with AVX-512 and its byte permutations.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::jumps::{Follow, Jumps, PATHS, RIGHT};
-use super::ranks::{GROUP_ROWS, Group, LANES, Line};
+use super::jumps::{Follow, FollowRows, Jumps, RIGHT};
+use super::paths_avx512::rows;
+use super::ranks::{LANES, Line, RankRows};
 
 /// With [`crate::isa::Isa::Avx512Vbmi`].
 pub(super) const FOLLOW: Follow = Follow {
-    rows: [[rows::<1, 1>, rows::<1, 2>], [rows::<2, 1>, rows::<2, 2>]],
+    rows: [of_rows::<4>(), of_rows::<2>()],
     trees: [[trees::<1, 1>, trees::<1, 2>], [trees::<2, 1>, trees::<2, 2>]],
 };
 
+/// Loops for vectors of `TREES` trees.
+const fn of_rows<const TREES: usize>() -> [[FollowRows; 3]; 2] {
+    [
+        [rows::<1, 1, TREES>, rows::<1, 2, TREES>, rows::<1, 4, TREES>],
+        [rows::<2, 1, TREES>, rows::<2, 2, TREES>, rows::<2, 4, TREES>],
+    ]
+}
+
+/// Trees whose paths are followed side by side.
+const PATHS: usize = 8;
+/// Levels of a look-up in a table of jumps.
+const LEAP: u8 = 8;
+
 #[inline(always)]
-fn load<const N: usize>(lines: &[Line]) -> [__m512i; N] {
+pub(super) fn load<const N: usize>(lines: &[Line]) -> [__m512i; N] {
     let lines: &[Line; N] = lines.first_chunk().expect("as many lines");
     // SAFETY: a line is as large as a vector, and as aligned.
     lines.each_ref().map(|line| unsafe { *line.0.as_ptr().cast::<__m512i>() })
 }
 
-/// A row's ranks, of a group of that row only.
+/// The ranks of the first row.
 #[inline(always)]
-fn load_row<const C: usize>(group: &Group) -> [__m512i; C] {
-    let bytes = group.0.as_flattened().as_ptr();
-    // SAFETY: a group is at least two vectors, and aligned as they are.
-    std::array::from_fn(|word| unsafe { *bytes.add(word * LANES).cast::<__m512i>() })
-}
-
-/// The ranks of each row of a group.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn load_rows<const C: usize>(group: &Group) -> [[__m512i; C]; GROUP_ROWS] {
-    let mut rows = [[_mm512_setzero_si512(); C]; GROUP_ROWS];
-    for word in 0..C {
-        let bytes = group.0[word * LANES..][..LANES].as_flattened().as_ptr();
-        // SAFETY: these are eight vectors.
-        let eight = std::array::from_fn(|at| unsafe { *bytes.add(at * LANES).cast::<__m512i>() });
-        for (row, ranks) in rows.iter_mut().zip(transpose(eight)) {
-            row[word] = ranks;
-        }
-    }
-    rows
-}
-
-/// Turns 64 columns of eight rows into eight rows of 64 columns.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn transpose(columns: [__m512i; 8]) -> [__m512i; 8] {
-    const EIGHT_BY_EIGHT: [u8; LANES] = {
-        let mut index = [0; LANES];
-        let mut at = 0;
-        while at < LANES {
-            index[at] = (at % 8 * 8 + at / 8) as u8;
-            at += 1;
-        }
-        index
-    };
-    // SAFETY: it is as large as a vector.
-    let index = unsafe { _mm512_loadu_si512(EIGHT_BY_EIGHT.as_ptr().cast()) };
-    // Eight columns of a row in each 64 bits, then 16 in each 128, then all.
-    let eights = columns.map(|columns| _mm512_permutexvar_epi8(index, columns));
-    let mut rows = [index; 8];
-    for odd in 0..2 {
-        let [a, b, c, d] = [0, 2, 4, 6].map(|at| match odd {
-            0 => _mm512_unpacklo_epi64(eights[at], eights[at + 1]),
-            _ => _mm512_unpackhi_epi64(eights[at], eights[at + 1]),
-        });
-        let [ab, cd] = [(a, b), (c, d)].map(|(a, b)| _mm512_shuffle_i64x2::<0x44>(a, b));
-        rows[odd] = _mm512_shuffle_i64x2::<0x88>(ab, cd);
-        rows[odd + 2] = _mm512_shuffle_i64x2::<0xdd>(ab, cd);
-        let [ab, cd] = [(a, b), (c, d)].map(|(a, b)| _mm512_shuffle_i64x2::<0xee>(a, b));
-        rows[odd + 4] = _mm512_shuffle_i64x2::<0x88>(ab, cd);
-        rows[odd + 6] = _mm512_shuffle_i64x2::<0xdd>(ab, cd);
-    }
-    rows
+fn load_row<const C: usize>(ranks: &RankRows) -> [__m512i; C] {
+    let vectors: &[[u8; LANES]; C] = ranks.0.as_chunks().0.first_chunk().expect("two vectors");
+    // SAFETY: the ranks are aligned as vectors are.
+    vectors.each_ref().map(|bytes| unsafe { *bytes.as_ptr().cast::<__m512i>() })
 }
 
 /// The bytes of a table of `N` vectors at `index`: at its low six bits, or seven when there are two vectors.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn look_up<const N: usize>(table: [__m512i; N], index: __m512i) -> __m512i {
+pub(super) fn look_up<const N: usize>(table: [__m512i; N], index: __m512i) -> __m512i {
     match table[..] {
         [table] => _mm512_permutexvar_epi8(index, table),
         [low, high, ..] => _mm512_permutex2var_epi8(low, index, high),
@@ -109,7 +74,7 @@ impl<const W: usize> Tree<W> {
             left: load(&links[..W]),
             right: load(&links[W..]),
             root: tree.root,
-            leaps: tree.leaps,
+            leaps: tree.levels.div_ceil(LEAP),
         }
     }
 
@@ -135,47 +100,24 @@ impl<const W: usize> Tree<W> {
     }
 }
 
-/// Places of the leaves where eight paths end: in the upper half, a byte each.
+/// Places of the leaves where paths end.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn places(ends: __m128i) -> [u32; PATHS] {
-    let right = _mm_set1_epi8(RIGHT as i8);
-    let node = _mm_andnot_si128(right, ends);
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn places(ends: __m512i) -> __m512i {
+    let right = _mm512_set1_epi8(RIGHT as i8);
     // Subtracting -1 where the right leaf of the node is reached.
-    let right = _mm_movm_epi8(_mm_test_epi8_mask(ends, right));
-    let places = _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(_mm_sub_epi8(node, right), ends));
-    let mut out = [0; PATHS];
-    // SAFETY: eight numbers are written.
-    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), places) };
-    out
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
-fn rows<const W: usize, const C: usize>(
-    jumps: &Jumps,
-    group: &Group,
-    trees: Range<usize>,
-    out: &mut [[u32; PATHS]],
-) {
-    let rows = load_rows::<C>(group);
-    for (tree, out) in trees.zip(out) {
-        let tree = Tree::<W>::load(jumps, tree);
-        let mut ends = _mm_setzero_si128();
-        for row in rows {
-            ends = _mm_alignr_epi8::<1>(tree.end::<C>(row), ends);
-        }
-        *out = places(ends);
-    }
+    let one = _mm512_movm_epi8(_mm512_movepi8_mask(ends));
+    _mm512_sub_epi8(_mm512_andnot_si512(right, ends), one)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
 fn trees<const W: usize, const C: usize>(
     jumps: &Jumps,
-    group: &Group,
+    ranks: &RankRows,
     trees: Range<usize>,
-    out: &mut [[u32; 1]],
+    out: &mut [[u8; 1]],
 ) {
-    let row = load_row::<C>(group);
+    let row = load_row::<C>(ranks);
     let last = trees.end - 1;
     for (first, out) in trees.step_by(PATHS).zip(out.chunks_mut(PATHS)) {
         let mut ends = _mm_setzero_si128();
@@ -183,6 +125,9 @@ fn trees<const W: usize, const C: usize>(
             let tree = Tree::<W>::load(jumps, tree.min(last));
             ends = _mm_alignr_epi8::<1>(tree.end::<C>(row), ends);
         }
-        out.iter_mut().zip(places(ends)).for_each(|(out, place)| *out = [place]);
+        let places = places(_mm512_castsi128_si512(_mm_unpackhi_epi64(ends, ends)));
+        let places = _mm_cvtsi128_si64(_mm512_castsi512_si128(places)).to_le_bytes();
+        let out = out.as_flattened_mut();
+        out.copy_from_slice(&places[..out.len()]);
     }
 }

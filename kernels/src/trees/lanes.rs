@@ -8,9 +8,7 @@
 use super::columns::{Columns, Reader};
 use super::jumps::{Follow, Jump, Jumps};
 use super::places::{MAX_DEPTH, Places};
-use super::ranks::{
-    Block, Fill, FillGroups, LANES, Line, RankKey, Ranks, count, fill, fill_groups,
-};
+use super::ranks::{Block, Fill, FillRows, LANES, Line, RankKey, Ranks, count, fill, fill_rows};
 use super::reference::Reference;
 use super::sink::Sink;
 use super::{Child, Tree, x86};
@@ -96,8 +94,8 @@ pub(super) fn add<S: Copy + std::ops::AddAssign>(
 pub(super) struct Kernels {
     pub(super) fill_i32: Fill<i32>,
     pub(super) fill_i64: Fill<i64>,
-    pub(super) fill_groups_i32: FillGroups<i32>,
-    pub(super) fill_groups_i64: FillGroups<i64>,
+    pub(super) fill_rows_i32: FillRows<i32>,
+    pub(super) fill_rows_i64: FillRows<i64>,
     pub(super) decide: [Decide; 2],
     /// For one and two halves and each depth from one on, where there is something faster than [`Decide`].
     pub(super) complete: Option<[[DecideComplete; MAX_DEPTH as usize]; 2]>,
@@ -115,11 +113,11 @@ pub(super) static KERNELS: &[Variant<Kernels>] = &[
         run: Kernels {
             fill_i32: |feature, reader, block, ranks| fill(feature, reader, block, ranks, count),
             fill_i64: |feature, reader, block, ranks| fill(feature, reader, block, ranks, count),
-            fill_groups_i32: |features, reader, rows, groups| {
-                fill_groups(features, reader, rows, groups, count);
+            fill_rows_i32: |features, reader, rows, width, out| {
+                fill_rows(features, reader, rows, width, out, count);
             },
-            fill_groups_i64: |features, reader, rows, groups| {
-                fill_groups(features, reader, rows, groups, count);
+            fill_rows_i64: |features, reader, rows, width, out| {
+                fill_rows(features, reader, rows, width, out, count);
             },
             decide: [decide::<1>, decide::<2>],
             complete: None,

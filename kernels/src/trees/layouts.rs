@@ -118,6 +118,12 @@ impl Layouts {
         }
     }
 
+    /// Number of columns.
+    #[cfg(test)]
+    pub(super) fn columns(&self) -> usize {
+        self.columns.list.len()
+    }
+
     /// `out` is `[rows, outputs]`.
     pub(super) fn sums(&self, forest: &Reference, path: Path, rows: Rows<'_>, out: Sums<'_>) {
         let pass = Pass { layouts: self, forest, path };

@@ -13,6 +13,8 @@ mod jumps;
 mod jumps_avx512;
 mod lanes;
 mod layouts;
+#[cfg(target_arch = "x86_64")]
+mod paths_avx512;
 mod places;
 mod ranks;
 mod reference;

@@ -2,14 +2,13 @@
 //!
 //! A value becomes a rank, the number of its feature's thresholds that are below it: `value <= threshold[k]` is
 //! `rank <= k`, exactly. A byte holds the rank against 255 thresholds; a feature with more has several columns, each
-//! with the ranks of its stretch clamped. Ranks are columns of 64 rows for [`super::lanes`], and groups of 8 rows for
-//! [`super::jumps`].
+//! with the ranks of its stretch clamped. Ranks are columns of 64 rows for [`super::lanes`], and rows for [`super::jumps`].
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use super::Split;
-use super::columns::{Column, Columns, Key, Reader, Rule, threshold_key};
+use super::columns::{Column, Columns, Key, Missing, Reader, Rule, threshold_key};
 use super::lanes::Kernels;
 use super::reference::Reference;
 
@@ -93,6 +92,8 @@ struct Target {
     column: Column,
     base: u32,
     target: usize,
+    /// The rank of a missing value.
+    missing: u8,
 }
 
 impl Target {
@@ -105,14 +106,14 @@ impl Target {
     /// The rank among the thresholds of this column.
     #[inline(always)]
     fn rank(&self, rank: u32) -> u8 {
-        rank.saturating_sub(self.base).min(SEGMENT) as u8
+        segment_rank(rank, self.base)
     }
+}
 
-    /// The rank of a missing value: below or above every threshold.
-    #[inline(always)]
-    fn missing(&self) -> u8 {
-        if self.column.missing_left { 0 } else { SEGMENT as u8 }
-    }
+/// A rank among the thresholds of a column from `base` on.
+#[inline(always)]
+fn segment_rank(rank: u32, base: u32) -> u8 {
+    rank.saturating_sub(base).min(SEGMENT) as u8
 }
 
 /// Fills the columns of a feature: `ranks` is `[columns, halves]`, where blocks have `halves` vectors of rows.
@@ -157,54 +158,55 @@ pub(super) fn fill<K: Key>(
 fn clear_missing(target: &Target, values: &[f64; LANES], line: &mut Line) {
     if target.any_missing(values) {
         for (out, &value) in line.0.iter_mut().zip(values) {
-            *out = if target.column.is_missing(value) { target.missing() } else { *out };
+            *out = if target.column.is_missing(value) { target.missing } else { *out };
         }
     }
 }
 
-/// Columns of a group.
-pub(super) const GROUP_COLUMNS: usize = 128;
-/// Rows of a group.
-pub(super) const GROUP_ROWS: usize = 8;
-/// Groups that are filled together: a feature's thresholds come into the first-level cache once.
-pub(super) const GROUPS: usize = 4;
-const MAX_ROWS: usize = GROUPS * GROUP_ROWS;
+/// Columns of a row of [`RankRows`] at most.
+pub(super) const MAX_WIDTH: usize = 128;
+/// Rows that are followed together: a feature's thresholds come into the first-level cache once for them.
+pub(super) const ROWS: usize = 32;
 
-/// Ranks of a few rows, `[columns, rows]`; of a single row `[columns]`, at the front.
+/// Ranks of a few rows, `[rows, width]`.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-pub(super) struct Group(pub(super) [[u8; GROUP_ROWS]; GROUP_COLUMNS]);
+pub(super) struct RankRows(pub(super) [u8; ROWS * MAX_WIDTH]);
 
-/// Fills the columns of all features in some rows, at most [`MAX_ROWS`] of at most [`GROUP_COLUMNS`] columns.
-pub(super) type FillGroups<K> = unsafe fn(&[Feature<K>], Reader<'_>, Range<usize>, &mut [Group]);
+/// Fills the columns of all features in at most [`ROWS`] rows of a width of at most [`MAX_WIDTH`].
+pub(super) type FillRows<K> =
+    unsafe fn(&[Feature<K>], Reader<'_>, Range<usize>, usize, &mut RankRows);
 
 #[inline(always)]
-pub(super) fn fill_groups<K: Key>(
+pub(super) fn fill_rows<K: Key>(
     features: &[Feature<K>],
     reader: Reader<'_>,
     rows: Range<usize>,
-    groups: &mut [Group],
+    width: usize,
+    out: &mut RankRows,
     count: impl Fn(&[K; GROUP], K) -> u32,
 ) {
     if rows.len() == 1 {
-        let row = groups[0].0.as_flattened_mut();
-        return fill_row(features, reader, rows.start, row, count);
+        return fill_row(features, reader, rows.start, &mut out.0[..width], count);
     }
-    let mut values = [0.0; MAX_ROWS];
-    let (mut keys, mut ranks, mut bytes) = ([K::LEFT; MAX_ROWS], [0; MAX_ROWS], [0; MAX_ROWS]);
+    let mut values = [0.0; ROWS];
+    let (mut keys, mut ranks) = ([K::LEFT; ROWS], [0; ROWS]);
+    let out = &mut out.0[..rows.len() * width];
     for feature in features {
-        reader.column(rows.start, feature.feature as usize, &mut values[..rows.len()]);
-        keys.iter_mut().zip(&values).for_each(|(key, &value)| *key = K::of(value));
+        let values = &mut values[..rows.len()];
+        reader.column(rows.start, feature.feature as usize, values);
+        keys.iter_mut().zip(&*values).for_each(|(key, &value)| *key = K::of(value));
         feature.search.ranks(&keys[..rows.len()], &mut ranks, &count);
         for target in &feature.targets {
-            bytes.iter_mut().zip(&ranks).for_each(|(byte, &rank)| *byte = target.rank(rank));
-            if target.any_missing(&values[..rows.len()]) {
-                for (byte, &value) in bytes.iter_mut().zip(&values) {
-                    *byte = if target.column.is_missing(value) { target.missing() } else { *byte };
-                }
+            for (out, &rank) in out.chunks_exact_mut(width).zip(&ranks) {
+                out[target.target] = target.rank(rank);
             }
-            for (group, bytes) in groups.iter_mut().zip(bytes.as_chunks().0) {
-                group.0[target.target] = *bytes;
+            if target.any_missing(values) {
+                for (out, &value) in out.chunks_exact_mut(width).zip(&*values) {
+                    if target.column.is_missing(value) {
+                        out[target.target] = target.missing;
+                    }
+                }
             }
         }
     }
@@ -224,7 +226,7 @@ fn fill_row<K: Key>(
         feature.search.ranks(&[K::of(value)], &mut rank, &count);
         for target in &feature.targets {
             out[target.target] = match target.column.is_missing(value) {
-                true => target.missing(),
+                true => target.missing,
                 false => target.rank(rank[0]),
             };
         }
@@ -235,10 +237,10 @@ pub(super) fn count<K: Key>(group: &[K; GROUP], key: K) -> u32 {
     group.iter().map(|&value| u32::from(value < key)).sum()
 }
 
-/// Keys that have variants of [`Fill`] and [`FillGroups`].
+/// Keys that have variants of [`Fill`] and [`FillRows`].
 pub(super) trait RankKey: Key {
     fn fill(kernels: &Kernels) -> Fill<Self>;
-    fn fill_groups(kernels: &Kernels) -> FillGroups<Self>;
+    fn fill_rows(kernels: &Kernels) -> FillRows<Self>;
 }
 
 impl RankKey for i32 {
@@ -246,8 +248,8 @@ impl RankKey for i32 {
         kernels.fill_i32
     }
 
-    fn fill_groups(kernels: &Kernels) -> FillGroups<Self> {
-        kernels.fill_groups_i32
+    fn fill_rows(kernels: &Kernels) -> FillRows<Self> {
+        kernels.fill_rows_i32
     }
 }
 
@@ -256,8 +258,8 @@ impl RankKey for i64 {
         kernels.fill_i64
     }
 
-    fn fill_groups(kernels: &Kernels) -> FillGroups<Self> {
-        kernels.fill_groups_i64
+    fn fill_rows(kernels: &Kernels) -> FillRows<Self> {
+        kernels.fill_rows_i64
     }
 }
 
@@ -307,7 +309,14 @@ impl<K: RankKey> Ranks<K> {
             match feature {
                 Some(feature) => {
                     let base = rank / SEGMENT * SEGMENT;
-                    self.features[feature].targets.push(Target { column, base, target });
+                    let feature = &mut self.features[feature];
+                    let mut missing = [0];
+                    feature.search.ranks(&[column.missing_key()], &mut missing, count);
+                    let missing = match column.missing {
+                        Missing::Right => SEGMENT as u8,
+                        _ => segment_rank(missing[0], base),
+                    };
+                    feature.targets.push(Target { column, base, target, missing });
                 }
                 None => self.categories.push((column, target)),
             }
@@ -337,24 +346,20 @@ impl<K: RankKey> Ranks<K> {
         }
     }
 
-    /// Fills the ranks of at most [`MAX_ROWS`] rows of at most [`GROUP_COLUMNS`] columns.
-    pub(super) fn fill_groups(
+    /// Fills the ranks of at most [`ROWS`] rows, of a width of at least as many columns as there are.
+    pub(super) fn fill_rows(
         &self,
         kernels: &Kernels,
         reader: Reader<'_>,
         rows: Range<usize>,
-        groups: &mut [Group],
+        width: usize,
+        out: &mut RankRows,
     ) {
         // SAFETY: kernels are chosen by what the machine supports.
-        unsafe { K::fill_groups(kernels)(&self.features, reader, rows.clone(), groups) };
+        unsafe { K::fill_rows(kernels)(&self.features, reader, rows.clone(), width, out) };
         for (column, target) in &self.categories {
-            for (index, row) in rows.clone().enumerate() {
-                let group = &mut groups[index / GROUP_ROWS].0;
-                let out = match rows.len() {
-                    1 => &mut group.as_flattened_mut()[*target],
-                    _ => &mut group[*target][index % GROUP_ROWS],
-                };
-                *out = category_rank::<K>(column, reader, row);
+            for (row, out) in rows.clone().zip(out.0.chunks_exact_mut(width)) {
+                out[*target] = category_rank::<K>(column, reader, row);
             }
         }
     }

@@ -4,18 +4,21 @@ use super::lanes::Add;
 use super::places::Places;
 use super::reference::Reference;
 
+/// Rows whose sums are in registers.
+const STRETCH_ROWS: usize = 8;
+
 /// Takes leaves; the trees of a row come in order.
 pub(super) trait Sink {
     /// The places of the leaves of consecutive rows in a tree.
     fn take(&mut self, tree: usize, first: usize, places: &[u32]);
     /// The places of the leaves of a few consecutive rows in consecutive trees, `[trees, rows]`; there may be more
     /// columns than rows.
-    fn stretch<const N: usize>(
+    fn stretch<P: Copy + Into<u32>, const N: usize>(
         &mut self,
         tree: usize,
         first: usize,
         rows: usize,
-        places: &[[u32; N]],
+        places: &[[P; N]],
     ) {
         one_by_one(self, tree, first, rows, places);
     }
@@ -25,16 +28,16 @@ pub(super) trait Sink {
 
 /// Hands a sink a stretch leaf by leaf.
 #[inline(always)]
-fn one_by_one<const N: usize>(
+fn one_by_one<P: Copy + Into<u32>, const N: usize>(
     sink: &mut (impl Sink + ?Sized),
     tree: usize,
     first: usize,
     rows: usize,
-    places: &[[u32; N]],
+    places: &[[P; N]],
 ) {
     for (tree, places) in (tree..).zip(places) {
         for (row, &place) in (first..first + rows).zip(places) {
-            sink.one(tree, row, place);
+            sink.one(tree, row, place.into());
         }
     }
 }
@@ -131,26 +134,29 @@ impl<S: Sum> Sink for SumSink<'_, S> {
         }
     }
 
-    fn stretch<const N: usize>(
+    fn stretch<P: Copy + Into<u32>, const N: usize>(
         &mut self,
         tree: usize,
         first: usize,
         rows: usize,
-        places: &[[u32; N]],
+        places: &[[P; N]],
     ) {
         if self.sums.len() > self.rows || self.leaves.width > 1 {
             return one_by_one(self, tree, first, rows, places);
         }
-        // One output: the sums stay in registers.
-        let out = &mut self.sums[first..first + rows];
-        let mut sums = [S::of(0.0); N];
-        sums[..rows].copy_from_slice(out);
-        for (&(start, _), places) in self.leaves.trees[tree..].iter().zip(places) {
-            for (sum, &place) in sums.iter_mut().zip(places) {
-                *sum += self.leaves.values[start + place as usize];
+        // One output: the sums of a few rows stay in registers.
+        for (from, out) in self.sums[first..first + rows].chunks_mut(STRETCH_ROWS).enumerate() {
+            let from = from * STRETCH_ROWS;
+            let count = STRETCH_ROWS.min(N);
+            let mut sums = [S::of(0.0); STRETCH_ROWS];
+            sums[..out.len()].copy_from_slice(out);
+            for (&(start, _), places) in self.leaves.trees[tree..].iter().zip(places) {
+                for (sum, &place) in sums.iter_mut().zip(&places[from..from + count]) {
+                    *sum += self.leaves.values[start + place.into() as usize];
+                }
             }
+            out.copy_from_slice(&sums[..out.len()]);
         }
-        out.copy_from_slice(&sums[..rows]);
     }
 
     #[inline(always)]

@@ -220,11 +220,15 @@ fn random_tree(words: &mut Words, shape: Shape) -> Tree {
     Tree { splits, leaves: values, output: words.below(shape.outputs) as u32 }
 }
 
-fn random_forest(words: &mut Words, shape: Shape) -> Forest {
+fn random_ensemble(words: &mut Words, shape: Shape) -> Ensemble {
     let trees = (0..shape.trees).map(|_| random_tree(words, shape)).collect();
     let base = (0..shape.outputs).map(|output| output as f64 * 0.3 - 0.1).collect();
     let Shape { features, outputs, vector_leaves, input, sum, .. } = shape;
-    Forest::new(&Ensemble { features, outputs, vector_leaves, input, sum, base, trees }).unwrap()
+    Ensemble { features, outputs, vector_leaves, input, sum, base, trees }
+}
+
+fn random_forest(words: &mut Words, shape: Shape) -> Forest {
+    Forest::new(&random_ensemble(words, shape)).unwrap()
 }
 
 /// Every layout and instruction set answers as the reference does, to the bit.
@@ -311,9 +315,41 @@ fn small_trees_are_evaluated_whole_and_large_ones_walked() {
 }
 
 #[test]
+fn missing_values_that_go_as_a_number_take_no_column_of_their_own() {
+    let mut words = Words::new(13);
+    for (input, swap) in
+        [(Precision::Single, false), (Precision::Double, false), (Precision::Double, true)]
+    {
+        let shape = Shape {
+            features: 3,
+            outputs: 1,
+            vector_leaves: false,
+            input,
+            sum: Precision::Double,
+            trees: 30,
+            max_splits: 60,
+            categories: false,
+        };
+        let mut ensemble = random_ensemble(&mut words, shape);
+        for split in ensemble.trees.iter_mut().flat_map(|tree| &mut tree.splits) {
+            if let Test::AtMost(threshold) | Test::AtMostZeroMissing(threshold) = split.test {
+                split.missing_left = (threshold >= 0.5) != swap;
+            }
+        }
+        let forest = Forest::new(&ensemble).unwrap();
+        // Numbers, and numbers of which those near zero are missing; on both sides where nothing can stand for them.
+        assert_eq!(forest.layouts.columns(), if swap { 12 } else { 6 });
+        let values: Vec<f64> = (0..3 * 300)
+            .map(|_| if words.below(3) == 0 { f64::NAN } else { words.value() })
+            .collect();
+        check_layouts(&format!("{input:?}, {swap}"), &forest, Rows::F64(&values), 300);
+    }
+}
+
+#[test]
 fn jumps_take_one_or_two_vectors_of_nodes_and_of_columns() {
     let mut words = Words::new(11);
-    for (max_splits, features) in [(64, 9), (64, 30), (128, 9), (128, 30)] {
+    for (max_splits, features) in [(64, 9), (64, 14), (64, 30), (128, 6), (128, 14), (128, 30)] {
         let shape = Shape {
             features,
             outputs: 1,
@@ -326,7 +362,7 @@ fn jumps_take_one_or_two_vectors_of_nodes_and_of_columns() {
         };
         let forest = random_forest(&mut words, shape);
         assert!(forest.layouts.has(Layout::Jumps), "{max_splits} splits, {features} features");
-        for count in [1, 2, 3, 8, 31, 33, 70] {
+        for count in [1, 2, 6, 7, 16, 17, 31, 33, 70] {
             let values: Vec<f64> = (0..features * count).map(|_| words.value()).collect();
             check_layouts(&format!("{count} rows, {shape:?}"), &forest, Rows::F64(&values), count);
         }

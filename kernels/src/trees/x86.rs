@@ -8,14 +8,14 @@ use super::columns::Reader;
 use super::complete_avx512;
 use super::jumps_avx512;
 use super::lanes::{Kernels, Node, add, decide};
-use super::ranks::{Block, Feature, GROUP, Group, LANES, Line, fill, fill_groups};
+use super::ranks::{Block, Feature, GROUP, LANES, Line, RankRows, fill, fill_rows};
 
 /// With [`crate::isa::Isa::Avx2`].
 pub(super) const AVX2: Kernels = Kernels {
     fill_i32: fill_i32_avx2,
-    fill_groups_i32: fill_groups_i32_avx2,
+    fill_rows_i32: fill_rows_i32_avx2,
     fill_i64: fill_i64_avx2,
-    fill_groups_i64: fill_groups_i64_avx2,
+    fill_rows_i64: fill_rows_i64_avx2,
     decide: [decide_avx2::<1>, decide_avx2::<2>],
     complete: None,
     follow: None,
@@ -26,9 +26,9 @@ pub(super) const AVX2: Kernels = Kernels {
 /// With [`crate::isa::Isa::Avx512`].
 pub(super) const AVX512: Kernels = Kernels {
     fill_i32: fill_i32_avx512,
-    fill_groups_i32: fill_groups_i32_avx512,
+    fill_rows_i32: fill_rows_i32_avx512,
     fill_i64: fill_i64_avx512,
-    fill_groups_i64: fill_groups_i64_avx512,
+    fill_rows_i64: fill_rows_i64_avx512,
     decide: [decide_avx512::<1>, decide_avx512::<2>],
     complete: Some([complete_avx512::table::<1>(), complete_avx512::table::<2>()]),
     follow: None,
@@ -58,13 +58,14 @@ fn fill_i32_avx2(feature: &Feature<i32>, reader: Reader<'_>, block: Block, ranks
 }
 
 #[target_feature(enable = "avx2,fma,f16c,popcnt")]
-fn fill_groups_i32_avx2(
+fn fill_rows_i32_avx2(
     features: &[Feature<i32>],
     reader: Reader<'_>,
     rows: Range<usize>,
-    groups: &mut [Group],
+    width: usize,
+    out: &mut RankRows,
 ) {
-    fill_groups(features, reader, rows, groups, |group, key| count_i32_avx2(group, key));
+    fill_rows(features, reader, rows, width, out, |group, key| count_i32_avx2(group, key));
 }
 
 /// How many of a group are below a key.
@@ -86,13 +87,14 @@ fn fill_i64_avx2(feature: &Feature<i64>, reader: Reader<'_>, block: Block, ranks
 }
 
 #[target_feature(enable = "avx2,fma,f16c,popcnt")]
-fn fill_groups_i64_avx2(
+fn fill_rows_i64_avx2(
     features: &[Feature<i64>],
     reader: Reader<'_>,
     rows: Range<usize>,
-    groups: &mut [Group],
+    width: usize,
+    out: &mut RankRows,
 ) {
-    fill_groups(features, reader, rows, groups, |group, key| count_i64_avx2(group, key));
+    fill_rows(features, reader, rows, width, out, |group, key| count_i64_avx2(group, key));
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -120,13 +122,14 @@ fn fill_i32_avx512(feature: &Feature<i32>, reader: Reader<'_>, block: Block, ran
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
-fn fill_groups_i32_avx512(
+fn fill_rows_i32_avx512(
     features: &[Feature<i32>],
     reader: Reader<'_>,
     rows: Range<usize>,
-    groups: &mut [Group],
+    width: usize,
+    out: &mut RankRows,
 ) {
-    fill_groups(features, reader, rows, groups, |group, key| count_i32_avx512(group, key));
+    fill_rows(features, reader, rows, width, out, |group, key| count_i32_avx512(group, key));
 }
 
 /// How many of a group are below a key.
@@ -138,8 +141,8 @@ fn count_i64_avx512(group: &[i64; GROUP], key: i64) -> u32 {
     let low = unsafe { _mm512_loadu_si512(group.as_ptr().cast()) };
     // SAFETY: the last eight of sixteen numbers are read.
     let high = unsafe { _mm512_loadu_si512(group.as_ptr().add(8).cast()) };
-    let [low, high] = [low, high].map(|group| _mm512_cmplt_epi64_mask(group, key).count_ones());
-    low + high
+    let [low, high] = [low, high].map(|group| _mm512_cmplt_epi64_mask(group, key).into());
+    u32::from(_mm512_kunpackb(high, low)).count_ones()
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
@@ -148,13 +151,14 @@ fn fill_i64_avx512(feature: &Feature<i64>, reader: Reader<'_>, block: Block, ran
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
-fn fill_groups_i64_avx512(
+fn fill_rows_i64_avx512(
     features: &[Feature<i64>],
     reader: Reader<'_>,
     rows: Range<usize>,
-    groups: &mut [Group],
+    width: usize,
+    out: &mut RankRows,
 ) {
-    fill_groups(features, reader, rows, groups, |group, key| count_i64_avx512(group, key));
+    fill_rows(features, reader, rows, width, out, |group, key| count_i64_avx512(group, key));
 }
 
 /// # Safety
