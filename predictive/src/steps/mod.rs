@@ -24,6 +24,7 @@ mod isolation_forest;
 mod kernel_approximation;
 mod label_propagation;
 pub(crate) mod labels;
+mod least_angle;
 mod linear;
 mod manifold;
 pub(crate) mod math;
@@ -52,6 +53,7 @@ mod topics;
 mod transform;
 mod tree;
 mod tree_data;
+mod twister;
 
 use crate::array::Array;
 use crate::error::Fault;

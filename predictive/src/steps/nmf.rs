@@ -8,6 +8,7 @@ use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
 use crate::steps::numeric::{Answer, Base, Points, Rule, dot, matrix};
+use crate::steps::twister::Twister;
 use crate::steps::{Builder, Estimator, Row};
 
 /// Classes whose answer to a row depends on the other rows of the call.
@@ -36,7 +37,8 @@ struct Factors {
 }
 
 enum Solver {
-    Descent,
+    /// Coordinate descent; with a seed, over the components in an order that is new in each iteration.
+    Descent(Option<u32>),
     /// Multiplicative updates that stop by the divergence, looked at every tenth iteration.
     ByDivergence(Loss),
     /// Multiplicative updates that stop by the change of the weights.
@@ -86,7 +88,9 @@ impl Factors {
         (0..self.count).flat_map(row).collect()
     }
 
-    fn descend(&self, x: &Points<'_>) -> Vec<f64> {
+    fn descend(&self, seed: Option<u32>, x: &Points<'_>) -> Vec<f64> {
+        let mut random = seed.map(Twister::new);
+        let mut order: Vec<usize> = (0..self.count).collect();
         let mut gram = self.gram();
         gram.iter_mut().step_by(self.count + 1).for_each(|value| *value += self.l2);
         let mut products = x.products(&self.components, self.count);
@@ -95,9 +99,12 @@ impl Factors {
         let mut first = None;
         for _ in 0..self.iterations {
             let mut violation = 0.0;
+            if let Some(random) = &mut random {
+                order = random.permutation(self.count);
+            }
             let rows = weights.chunks_exact_mut(self.count).zip(products.chunks_exact(self.count));
             for (weights, products) in rows {
-                for t in 0..self.count {
+                for &t in &order {
                     let line = &gram[t * self.count..][..self.count];
                     let terms = line.iter().zip(&*weights).map(|(a, b)| a * b);
                     let gradient = terms.fold(-products[t], |sum, term| sum + term);
@@ -255,7 +262,7 @@ impl Rule for Factors {
             return Err(PredictError::input(reason));
         }
         let weights = match self.solver {
-            Solver::Descent => self.descend(x),
+            Solver::Descent(seed) => self.descend(seed, x),
             Solver::ByDivergence(loss) if loss.beta <= 0.0 && least == 0.0 => {
                 return Err(PredictError::input(
                     "When beta_loss <= 0 and X contains zeros, the solver may diverge. Please add \
@@ -285,6 +292,21 @@ fn penalties(object: Object<'_>, columns: usize) -> Result<(f64, f64), Fault> {
     Ok((alpha * ratio, alpha * (1.0 - ratio)))
 }
 
+/// The number from which the library draws its orders again at each call, of a model that shuffles.
+fn seed(object: Object<'_>) -> Result<Option<u32>, Fault> {
+    if object.get("shuffle").and_then(Value::as_bool) != Some(true) {
+        return Ok(None);
+    }
+    let seed = object.some("random_state").and_then(Value::as_i64);
+    let seed = seed.and_then(|seed| u32::try_from(seed).ok());
+    seed.map(Some).ok_or_else(|| {
+        Fault::unsupported(
+            "NMF.shuffle: the library's answers differ from call to call without a whole number as random_state; \
+             set shuffle to False, the components are the same",
+        )
+    })
+}
+
 fn build(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
     let mut base = Base::new(object, &[Method::Transform])?;
     let (count, columns, components) = matrix(object, "components_")?;
@@ -296,13 +318,7 @@ fn build(object: Object<'_>, _: Builder) -> Result<Box<dyn Estimator>, Fault> {
     let batches = object.class == "MiniBatchNMF";
     let solver = match object.some("solver").and_then(Value::as_str) {
         _ if batches => Solver::ByChange(Loss::read(object)?),
-        None | Some("cd") if object.get("shuffle").and_then(Value::as_bool) == Some(true) => {
-            return Err(Fault::unsupported(
-                "NMF.shuffle: answers that depend on random numbers are not supported; set it to \
-                 False, the components are the same",
-            ));
-        }
-        None | Some("cd") => Solver::Descent,
+        None | Some("cd") => Solver::Descent(seed(object)?),
         Some("mu") => Solver::ByDivergence(Loss::read(object)?),
         Some(other) => {
             return Err(object.wrong("solver", format!("{other:?} is not known; cd and mu are")));

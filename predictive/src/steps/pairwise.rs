@@ -169,7 +169,7 @@ impl Truth {
 /// Names of the metrics without parameters, for messages.
 pub(crate) const METRICS: &str = "euclidean, manhattan, chebyshev, minkowski, cosine, correlation, \
     canberra, braycurtis, hamming, haversine, jaccard, dice, rogerstanimoto, russellrao, \
-    sokalsneath and sokalmichener";
+    sokalsneath, sokalmichener, and of neighbours seuclidean and mahalanobis";
 
 impl Metric {
     /// The metric of a name, `p` being the exponent of Minkowski's.

@@ -1,13 +1,14 @@
 //! Sparse codes of rows over a fixed dictionary: `SparseCoder`, `DictionaryLearning`, `MiniBatchDictionaryLearning`.
 //!
-//! Orthogonal matching pursuit and coordinate descent take the library's steps. `lasso_lars` answers the optimum that
-//! its path ends at, found by descent and then solved for exactly on the atoms in use. `lars` is not supported.
+//! Orthogonal matching pursuit, least angles and coordinate descent take the library's steps. `lasso_lars` answers the optimum
+//! that its path ends at, found by descent and then solved for exactly on the atoms in use.
 
 use crate::array::Array;
 use crate::error::Fault;
 use crate::model::Method;
 use crate::pickle::{Object, Value};
 use crate::steps::decomposition::solve;
+use crate::steps::least_angle::least_angle;
 use crate::steps::numeric::{Answer, Base, Points, Rule, dot, matrix};
 use crate::steps::{Builder, Estimator, Row};
 
@@ -21,6 +22,8 @@ const MAX_ATOMS: usize = 8192;
 enum Algorithm {
     /// Orthogonal matching pursuit of this many atoms.
     Pursuit(usize),
+    /// So many steps of least angle regression.
+    Angles(usize),
     /// Products with the atoms, shrunk by this much.
     Threshold(f64),
     /// Least squares with this penalty of absolute values.
@@ -56,6 +59,7 @@ impl Coder {
     fn code(&self, row: &[f64], products: &[f64]) -> Vec<f64> {
         match &self.algorithm {
             Algorithm::Pursuit(atoms) => self.pursue(*atoms, products),
+            Algorithm::Angles(steps) => least_angle(&self.gram, products, row.len(), *steps),
             Algorithm::Threshold(least) => {
                 let shrunk = |&value: &f64| shrink(value, *least, self.positive);
                 products.iter().map(shrunk).collect()
@@ -236,7 +240,7 @@ fn shrink(value: f64, by: f64, positive: bool) -> f64 {
 }
 
 /// Solves `L . L' . x = b` for the rows of a lower factor.
-fn fitted(factor: &[Vec<f64>], target: impl Iterator<Item = f64>) -> Vec<f64> {
+pub(super) fn fitted(factor: &[Vec<f64>], target: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut x: Vec<f64> = Vec::with_capacity(factor.len());
     for (line, value) in factor.iter().zip(target) {
         x.push((value - dot(&line[..x.len()], &x)) / line[x.len()]);
@@ -291,6 +295,19 @@ fn algorithm(object: Object<'_>, columns: usize, count: usize) -> Result<Algorit
             },
             None => Algorithm::Pursuit((columns / 10).max(1).min(count)),
         },
+        "lars" => Algorithm::Angles(match object.some(name) {
+            Some(_) => match object.usize(name)? {
+                // Beyond, what is left is rounding.
+                steps if steps > columns => {
+                    let reason = format!(
+                        "{steps} steps of lars explain {columns} columns, no more than these are supported"
+                    );
+                    return Err(object.wrong(name, reason));
+                }
+                steps => steps,
+            },
+            None => (columns / 10).max(1).min(count),
+        }),
         "threshold" => Algorithm::Threshold(penalty(object)?),
         "lasso_cd" => {
             let screening = object.version().is_none_or(|version| version >= (1, 8));
@@ -299,12 +316,19 @@ fn algorithm(object: Object<'_>, columns: usize, count: usize) -> Result<Algorit
             Algorithm::Lasso { penalty: penalty(object)?, descent, exact: false }
         }
         "lasso_lars" => {
+            let penalty = penalty(object)?;
+            if penalty == 0.0 && count > columns {
+                return Err(Fault::unsupported(format!(
+                    "{}.transform_alpha: {count} atoms explain {columns} columns in many ways, lasso_lars needs a penalty above 0",
+                    object.class
+                )));
+            }
             let descent = Descent { sweeps: MAX_SWEEPS, tolerance: 1e-14, screening: true };
-            Algorithm::Lasso { penalty: penalty(object)?, descent, exact: true }
+            Algorithm::Lasso { penalty, descent, exact: true }
         }
         other => {
             return Err(Fault::unsupported(format!(
-                "{}.transform_algorithm: {other} is not supported; supported are omp, threshold, \
+                "{}.transform_algorithm: {other} is not supported; supported are omp, lars, threshold, \
                  lasso_lars and lasso_cd",
                 object.class
             )));

@@ -4,9 +4,10 @@ use crate::array::Array;
 use crate::error::Fault;
 use crate::model::{Method, PredictError};
 use crate::pickle::{Object, Value};
-use crate::steps::meta::{read_estimators, spec, stack, unexpected};
+use crate::steps::meta::{read_estimators, spec, stack, transpose, unexpected};
 use crate::steps::{Builder, Estimator, InputSpec, OutputSpec, Row, input, labels, output};
 use crate::table::Table;
+use crate::tensor::DataType;
 
 /// Stacks.
 pub(crate) static ESTIMATORS: &[Row] =
@@ -127,6 +128,9 @@ impl Estimator for Stacking {
                 output::usual(&self.classes, None, method)
             }
             Method::Transform => output::usual(&[], None, method),
+            Method::PredictProba | Method::PredictLogProba if self.classes.len() > 1 => {
+                vec![OutputSpec::columns(DataType::Fp64, self.classes.len())]
+            }
             _ => self.last.output_specs(method),
         }
     }
@@ -153,7 +157,20 @@ impl Estimator for Stacking {
 
     fn predict_proba(&self, x: &Table) -> Result<Vec<Array>, PredictError> {
         self.has(Method::PredictProba)?;
-        self.last.predict_proba(&self.stacked(x)?)
+        let probas = self.last.predict_proba(&self.stacked(x)?)?;
+        if self.classes.len() < 2 {
+            return Ok(probas);
+        }
+        // Of several labels the library answers the probability of each not to be there.
+        let rows = x.rows();
+        let absent = |proba: &Array| {
+            let width = proba.shape().get(1).copied().unwrap_or(1);
+            let values = proba.to_f64().filter(|values| values.len() == rows * width);
+            let values = values.ok_or_else(|| unexpected("numbers", proba))?;
+            Ok::<Vec<f64>, PredictError>(values.chunks_exact(width).map(|row| row[0]).collect())
+        };
+        let columns = probas.iter().map(absent).collect::<Result<Vec<_>, _>>()?;
+        Ok(vec![Array::f64(vec![rows, columns.len()], transpose(&columns, rows))])
     }
 
     fn decision_function(&self, x: &Table) -> Result<Array, PredictError> {

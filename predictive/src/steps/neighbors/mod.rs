@@ -6,23 +6,24 @@
 mod centroid;
 mod density;
 mod graph;
+mod measure;
 mod outlier;
 mod votes;
 
 use crate::error::Fault;
 use crate::pickle::{Object, Value};
 use crate::steps::numeric::{Base, Points, matrix};
-use crate::steps::pairwise::{METRICS, Metric};
 
 pub(crate) use centroid::{CENTROID, binary_or_all};
 pub(crate) use density::DENSITY;
 pub(crate) use graph::{GRAPH, Neighbours};
+use measure::Measure;
 pub(crate) use outlier::OUTLIER;
 pub(crate) use votes::VOTES;
 
 /// Training rows and the distance to them.
 pub(crate) struct Search {
-    metric: Metric,
+    metric: Measure,
     rows: usize,
     columns: usize,
     values: Vec<f64>,
@@ -39,23 +40,7 @@ impl Search {
         if rows == 0 {
             return Err(object.wrong("_fit_X", "has no row"));
         }
-        let name = object.attribute("effective_metric_")?.as_str().ok_or_else(|| {
-            object.wrong("effective_metric_", "only metrics by name are supported")
-        })?;
-        let parameters = object.some("effective_metric_params_");
-        let given = parameters.and_then(Value::as_dict).unwrap_or_default();
-        let unknown = given
-            .iter()
-            .filter_map(|(key, value)| key.as_str().filter(|&key| key != "p" && !value.is_none()));
-        if let Some(name) = unknown.into_iter().next() {
-            let reason = format!("the metric parameter {name} is not supported");
-            return Err(object.wrong("effective_metric_params_", reason));
-        }
-        let p = parameters.and_then(|parameters| parameters.key("p")).and_then(Value::as_f64);
-        let metric = Metric::of(name, p).ok_or_else(|| {
-            let reason = format!("the metric {name} is not supported; supported are {METRICS}");
-            Fault::unsupported(format!("{}.effective_metric_: {reason}", object.class))
-        })?;
+        let metric = Measure::read(object, columns)?;
         Ok(Self { metric, rows, columns, values })
     }
 
