@@ -73,56 +73,6 @@ pub struct Metric {
 }
 
 impl Metric {
-    const fn server(
-        name: &'static str,
-        kind: Kind,
-        labels: &'static str,
-        help: &'static str,
-        write: fn(&App, &mut Family<'_>),
-    ) -> Self {
-        Self { name, kind, labels, help, write: Write::Server(write) }
-    }
-
-    const fn model(
-        name: &'static str,
-        kind: Kind,
-        labels: &'static str,
-        help: &'static str,
-        write: fn(&ModelScope<'_>, &mut Family<'_>),
-    ) -> Self {
-        Self { name, kind, labels, help, write: Write::Model(write) }
-    }
-
-    pub(super) const fn classic(
-        name: &'static str,
-        kind: Kind,
-        labels: &'static str,
-        help: &'static str,
-        write: fn(&Predictive, &mut Family<'_>),
-    ) -> Self {
-        Self { name, kind, labels, help, write: Write::Classic(write) }
-    }
-
-    pub(super) const fn versioned(
-        name: &'static str,
-        kind: Kind,
-        labels: &'static str,
-        help: &'static str,
-        write: fn(&Predictive, &mut Family<'_>),
-    ) -> Self {
-        Self { name, kind, labels, help, write: Write::Versioned(write) }
-    }
-
-    pub(super) const fn triton(
-        name: &'static str,
-        kind: Kind,
-        labels: &'static str,
-        help: &'static str,
-        write: fn(&Predictive, &mut Family<'_>),
-    ) -> Self {
-        Self { name, kind, labels, help, write: Write::Triton(write) }
-    }
-
     pub(super) fn header(&self, format: Format, out: &mut String) {
         let Self { name, kind, help, .. } = self;
         let (name, kind) = match (format, kind) {
@@ -135,6 +85,17 @@ impl Metric {
         };
         out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
+}
+
+/// A row of the tables.
+pub(super) const fn metric(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static str,
+    help: &'static str,
+    write: Write,
+) -> Metric {
+    Metric { name, kind, labels, help, write }
 }
 
 /// The document about [`METRICS`], as `docs/metrics.md` holds it.
@@ -361,63 +322,64 @@ fn build_info(_: &App, family: &mut Family<'_>) {
 }
 
 use Kind::{Counter, Gauge, Histogram as Hist, Summary};
+use Write::{Model, Server};
 
 /// Every family, in the order of the text.
 #[rustfmt::skip]
 pub static METRICS: &[Metric] = &[
-    Metric::model("vllm:num_requests_running", Gauge, "", "Sequences in the execution batch.", |s, f| f.count(&[], stats(s).running.get())),
-    Metric::model("vllm:num_requests_waiting", Gauge, "", "Sequences that wait for room.", |s, f| f.count(&[], stats(s).waiting.get())),
-    Metric::model("vllm:num_requests_waiting_by_reason", Gauge, "reason", "Sequences that wait, by what they wait for.", waiting_by_reason),
-    Metric::model("vllm:kv_cache_usage_perc", Gauge, "", "Used fraction of the KV blocks, 0 to 1.", kv_usage),
-    Metric::model("vllm:gpu_cache_usage_perc", Gauge, "", "Older name of vllm:kv_cache_usage_perc.", kv_usage),
-    Metric::model("vllm:cache_config_info", Gauge, "block_size,num_gpu_blocks,cache_dtype,enable_prefix_caching,gpu_memory_utilization,kv_cache_size_tokens,kv_cache_max_concurrency", "Settings of the KV cache; the value is 1.", cache_config),
-    Metric::model("vllm:prompt_tokens_total", Counter, "", "Prompt tokens of sequences whose prefill is complete, cached ones included.", |s, f| f.count(&[], stats(s).prompt_tokens.get())),
-    Metric::model("vllm:generation_tokens_total", Counter, "", "Tokens sampled.", |s, f| f.count(&[], stats(s).generation_tokens.get())),
-    Metric::model("vllm:prompt_tokens_cached_total", Counter, "", "Prompt tokens found in the prefix cache.", |s, f| f.count(&[], stats(s).cached_tokens.get())),
-    Metric::model("vllm:prefix_cache_queries_total", Counter, "", "Prompt tokens looked up in the prefix cache.", |s, f| f.count(&[], stats(s).prefix_queries.get())),
-    Metric::model("vllm:prefix_cache_hits_total", Counter, "", "Prompt tokens found in the prefix cache.", |s, f| f.count(&[], stats(s).cached_tokens.get())),
-    Metric::model("vllm:num_preemptions_total", Counter, "", "Times a running sequence lost its blocks.", |s, f| f.count(&[], stats(s).preemptions.get())),
-    Metric::model("vllm:request_success_total", Counter, "finished_reason", "Sequences that ended, by reason; a client that left counts as abort.", finished),
-    Metric::server("vllm:admission_rejections_total", Counter, "model_name,reason", "Requests refused by a queue limit.", queue_rejections),
-    Metric::model("vllm:time_to_first_token_seconds", Hist, "", "From the arrival of a request to its first token.", |s, f| histogram(f, &own(s).ttft)),
-    Metric::model("vllm:inter_token_latency_seconds", Hist, "", "Between two outputs of a sequence.", |s, f| histogram(f, &own(s).inter_token)),
-    Metric::model("vllm:request_time_per_output_token_seconds", Hist, "", "Mean time of a sequence's tokens after the first.", |s, f| histogram(f, &own(s).time_per_token)),
-    Metric::model("vllm:e2e_request_latency_seconds", Hist, "", "From the arrival of a request to the end of a sequence.", |s, f| histogram(f, &own(s).e2e)),
-    Metric::model("vllm:request_queue_time_seconds", Hist, "", "From submission to admission.", |s, f| histogram(f, &own(s).queue)),
-    Metric::model("vllm:request_inference_time_seconds", Hist, "", "From admission to the last token.", |s, f| histogram(f, &own(s).inference)),
-    Metric::model("vllm:request_prefill_time_seconds", Hist, "", "From admission to the first token.", |s, f| histogram(f, &own(s).prefill)),
-    Metric::model("vllm:request_decode_time_seconds", Hist, "", "From the first to the last token.", |s, f| histogram(f, &own(s).decode)),
-    Metric::model("vllm:request_prompt_tokens", Hist, "", "Prompt tokens of a sequence.", |s, f| histogram(f, &own(s).prompt_tokens)),
-    Metric::model("vllm:request_generation_tokens", Hist, "", "Completion tokens of a sequence.", |s, f| histogram(f, &own(s).generation_tokens)),
-    Metric::model("vllm:request_max_num_generation_tokens", Hist, "", "Completion tokens of the longest choice of a prompt.", |s, f| histogram(f, &own(s).longest)),
-    Metric::model("vllm:request_params_max_tokens", Hist, "", "Completion tokens that a prompt's choices were allowed.", |s, f| histogram(f, &own(s).max_tokens)),
-    Metric::model("vllm:request_prefill_kv_computed_tokens", Hist, "", "Prompt tokens of a sequence that were not in the prefix cache.", |s, f| histogram(f, &own(s).computed_tokens)),
-    Metric::model("vllm:iteration_tokens_total", Hist, "", "Query tokens of a step.", |s, f| engine_histogram(f, &[], &stats(s).iteration_tokens)),
-    Metric::model("vllm:request_params_n", Hist, "", "Choices that a request asked for.", |s, f| histogram(f, &own(s).choices)),
-    Metric::server("http_requests_total", Counter, "handler,method,status", "Answered requests; probes and /metrics are not counted.", http_requests),
-    Metric::server("http_request_duration_seconds", Hist, "handler,method", "From the head of a request to the end of its answer.", http_duration),
-    Metric::server("http_request_duration_highr_seconds", Hist, "", "The same with more buckets and no labels.", |a, f| histogram(f, &a.metrics.http.fine)),
-    Metric::server("http_request_size_bytes", Summary, "handler", "Size of bodies received.", http_request_size),
-    Metric::server("http_response_size_bytes", Summary, "handler", "Size of bodies sent.", http_response_size),
-    Metric::server("process_resident_memory_bytes", Gauge, "", "Resident memory.", |_, f| optional(f, process::resident_bytes())),
-    Metric::server("process_virtual_memory_bytes", Gauge, "", "Virtual memory.", |_, f| optional(f, process::virtual_bytes())),
-    Metric::server("process_cpu_seconds_total", Counter, "", "CPU time, user and system.", |_, f| optional(f, process::cpu_seconds())),
-    Metric::server("process_open_fds", Gauge, "", "Open file descriptors.", |_, f| optional(f, process::open_fds())),
-    Metric::server("process_max_fds", Gauge, "", "Limit of open file descriptors.", |_, f| optional(f, process::max_fds())),
-    Metric::server("process_start_time_seconds", Gauge, "", "Unix time at which the process started.", |_, f| optional(f, process::start_time_seconds())),
-    Metric::server("tokenmill_build_info", Gauge, "version,commit,arch,cpu_isa,cuda", "What this binary is and which instructions its kernels use; the value is 1.", build_info),
-    Metric::server("tokenmill_ready", Gauge, "", "1 when /health/ready answers 200.", |a, f| f.count(&[], u64::from(a.is_ready()))),
-    Metric::server("tokenmill_requests_in_flight", Gauge, "", "Requests being served, as /load reports them.", |a, f| f.count(&[], a.in_flight())),
-    Metric::model("tokenmill_startup_seconds", Gauge, "phase", "How long the phases of the start took.", startup),
-    Metric::model("tokenmill_host_memory_bytes", Gauge, "part", "Host memory by what it holds.", memory),
-    Metric::model("tokenmill_step_seconds", Hist, "part", "Time of an engine step by its parts; detokenize is of a stream's new tokens, outside the step.", steps),
-    Metric::model("tokenmill_step_tokens_total", Counter, "kind", "Query tokens of steps: of prompts (and of what is computed again), of sequences that generate.", step_tokens),
-    Metric::model("tokenmill_steps_total", Counter, "", "Engine steps.", |s, f| f.count(&[], stats(s).steps.get())),
-    Metric::model("tokenmill_kv_blocks", Gauge, "state", "KV blocks: free, cached (content findable, no owner), used, pinned (none ever is).", kv_blocks),
-    Metric::model("tokenmill_kv_evictions_total", Counter, "", "Cached blocks whose content was given up.", |s, f| f.count(&[], stats(s).evictions.get())),
-    Metric::server("tokenmill_requests_rejected_total", Counter, "reason,status", "Requests refused, by cause.", rejected),
-    Metric::server("tokenmill_requests_isolated_total", Counter, "", "Requests that failed by the server's fault while it went on.", |a, f| f.count(&[], load(&a.metrics.isolated))),
-    Metric::server("tokenmill_panics_total", Counter, "", "Panics of the process, caught ones included.", |_, f| f.count(&[], panics::count())),
-    Metric::model("tokenmill_requests_cancelled_total", Counter, "by", "Sequences ended early, by whom.", cancelled),
-    Metric::model("tokenmill_tokens_wasted_total", Counter, "cause", "Tokens computed in vain.", wasted),
+    metric("vllm:num_requests_running", Gauge, "", "Sequences in the execution batch.", Model(|s, f| f.count(&[], stats(s).running.get()))),
+    metric("vllm:num_requests_waiting", Gauge, "", "Sequences that wait for room.", Model(|s, f| f.count(&[], stats(s).waiting.get()))),
+    metric("vllm:num_requests_waiting_by_reason", Gauge, "reason", "Sequences that wait, by what they wait for.", Model(waiting_by_reason)),
+    metric("vllm:kv_cache_usage_perc", Gauge, "", "Used fraction of the KV blocks, 0 to 1.", Model(kv_usage)),
+    metric("vllm:gpu_cache_usage_perc", Gauge, "", "Older name of vllm:kv_cache_usage_perc.", Model(kv_usage)),
+    metric("vllm:cache_config_info", Gauge, "block_size,num_gpu_blocks,cache_dtype,enable_prefix_caching,gpu_memory_utilization,kv_cache_size_tokens,kv_cache_max_concurrency", "Settings of the KV cache; the value is 1.", Model(cache_config)),
+    metric("vllm:prompt_tokens_total", Counter, "", "Prompt tokens of sequences whose prefill is complete, cached ones included.", Model(|s, f| f.count(&[], stats(s).prompt_tokens.get()))),
+    metric("vllm:generation_tokens_total", Counter, "", "Tokens sampled.", Model(|s, f| f.count(&[], stats(s).generation_tokens.get()))),
+    metric("vllm:prompt_tokens_cached_total", Counter, "", "Prompt tokens found in the prefix cache.", Model(|s, f| f.count(&[], stats(s).cached_tokens.get()))),
+    metric("vllm:prefix_cache_queries_total", Counter, "", "Prompt tokens looked up in the prefix cache.", Model(|s, f| f.count(&[], stats(s).prefix_queries.get()))),
+    metric("vllm:prefix_cache_hits_total", Counter, "", "Prompt tokens found in the prefix cache.", Model(|s, f| f.count(&[], stats(s).cached_tokens.get()))),
+    metric("vllm:num_preemptions_total", Counter, "", "Times a running sequence lost its blocks.", Model(|s, f| f.count(&[], stats(s).preemptions.get()))),
+    metric("vllm:request_success_total", Counter, "finished_reason", "Sequences that ended, by reason; a client that left counts as abort.", Model(finished)),
+    metric("vllm:admission_rejections_total", Counter, "model_name,reason", "Requests refused by a queue limit.", Server(queue_rejections)),
+    metric("vllm:time_to_first_token_seconds", Hist, "", "From the arrival of a request to its first token.", Model(|s, f| histogram(f, &own(s).ttft))),
+    metric("vllm:inter_token_latency_seconds", Hist, "", "Between two outputs of a sequence.", Model(|s, f| histogram(f, &own(s).inter_token))),
+    metric("vllm:request_time_per_output_token_seconds", Hist, "", "Mean time of a sequence's tokens after the first.", Model(|s, f| histogram(f, &own(s).time_per_token))),
+    metric("vllm:e2e_request_latency_seconds", Hist, "", "From the arrival of a request to the end of a sequence.", Model(|s, f| histogram(f, &own(s).e2e))),
+    metric("vllm:request_queue_time_seconds", Hist, "", "From submission to admission.", Model(|s, f| histogram(f, &own(s).queue))),
+    metric("vllm:request_inference_time_seconds", Hist, "", "From admission to the last token.", Model(|s, f| histogram(f, &own(s).inference))),
+    metric("vllm:request_prefill_time_seconds", Hist, "", "From admission to the first token.", Model(|s, f| histogram(f, &own(s).prefill))),
+    metric("vllm:request_decode_time_seconds", Hist, "", "From the first to the last token.", Model(|s, f| histogram(f, &own(s).decode))),
+    metric("vllm:request_prompt_tokens", Hist, "", "Prompt tokens of a sequence.", Model(|s, f| histogram(f, &own(s).prompt_tokens))),
+    metric("vllm:request_generation_tokens", Hist, "", "Completion tokens of a sequence.", Model(|s, f| histogram(f, &own(s).generation_tokens))),
+    metric("vllm:request_max_num_generation_tokens", Hist, "", "Completion tokens of the longest choice of a prompt.", Model(|s, f| histogram(f, &own(s).longest))),
+    metric("vllm:request_params_max_tokens", Hist, "", "Completion tokens that a prompt's choices were allowed.", Model(|s, f| histogram(f, &own(s).max_tokens))),
+    metric("vllm:request_prefill_kv_computed_tokens", Hist, "", "Prompt tokens of a sequence that were not in the prefix cache.", Model(|s, f| histogram(f, &own(s).computed_tokens))),
+    metric("vllm:iteration_tokens_total", Hist, "", "Query tokens of a step.", Model(|s, f| engine_histogram(f, &[], &stats(s).iteration_tokens))),
+    metric("vllm:request_params_n", Hist, "", "Choices that a request asked for.", Model(|s, f| histogram(f, &own(s).choices))),
+    metric("http_requests_total", Counter, "handler,method,status", "Answered requests; probes and /metrics are not counted.", Server(http_requests)),
+    metric("http_request_duration_seconds", Hist, "handler,method", "From the head of a request to the end of its answer.", Server(http_duration)),
+    metric("http_request_duration_highr_seconds", Hist, "", "The same with more buckets and no labels.", Server(|a, f| histogram(f, &a.metrics.http.fine))),
+    metric("http_request_size_bytes", Summary, "handler", "Size of bodies received.", Server(http_request_size)),
+    metric("http_response_size_bytes", Summary, "handler", "Size of bodies sent.", Server(http_response_size)),
+    metric("process_resident_memory_bytes", Gauge, "", "Resident memory.", Server(|_, f| optional(f, process::resident_bytes()))),
+    metric("process_virtual_memory_bytes", Gauge, "", "Virtual memory.", Server(|_, f| optional(f, process::virtual_bytes()))),
+    metric("process_cpu_seconds_total", Counter, "", "CPU time, user and system.", Server(|_, f| optional(f, process::cpu_seconds()))),
+    metric("process_open_fds", Gauge, "", "Open file descriptors.", Server(|_, f| optional(f, process::open_fds()))),
+    metric("process_max_fds", Gauge, "", "Limit of open file descriptors.", Server(|_, f| optional(f, process::max_fds()))),
+    metric("process_start_time_seconds", Gauge, "", "Unix time at which the process started.", Server(|_, f| optional(f, process::start_time_seconds()))),
+    metric("tokenmill_build_info", Gauge, "version,commit,arch,cpu_isa,cuda", "What this binary is and which instructions its kernels use; the value is 1.", Server(build_info)),
+    metric("tokenmill_ready", Gauge, "", "1 when /health/ready answers 200.", Server(|a, f| f.count(&[], u64::from(a.is_ready())))),
+    metric("tokenmill_requests_in_flight", Gauge, "", "Requests being served, as /load reports them.", Server(|a, f| f.count(&[], a.in_flight()))),
+    metric("tokenmill_startup_seconds", Gauge, "phase", "How long the phases of the start took.", Model(startup)),
+    metric("tokenmill_host_memory_bytes", Gauge, "part", "Host memory by what it holds.", Model(memory)),
+    metric("tokenmill_step_seconds", Hist, "part", "Time of an engine step by its parts; detokenize is of a stream's new tokens, outside the step.", Model(steps)),
+    metric("tokenmill_step_tokens_total", Counter, "kind", "Query tokens of steps: of prompts (and of what is computed again), of sequences that generate.", Model(step_tokens)),
+    metric("tokenmill_steps_total", Counter, "", "Engine steps.", Model(|s, f| f.count(&[], stats(s).steps.get()))),
+    metric("tokenmill_kv_blocks", Gauge, "state", "KV blocks: free, cached (content findable, no owner), used, pinned (none ever is).", Model(kv_blocks)),
+    metric("tokenmill_kv_evictions_total", Counter, "", "Cached blocks whose content was given up.", Model(|s, f| f.count(&[], stats(s).evictions.get()))),
+    metric("tokenmill_requests_rejected_total", Counter, "reason,status", "Requests refused, by cause.", Server(rejected)),
+    metric("tokenmill_requests_isolated_total", Counter, "", "Requests that failed by the server's fault while it went on.", Server(|a, f| f.count(&[], load(&a.metrics.isolated)))),
+    metric("tokenmill_panics_total", Counter, "", "Panics of the process, caught ones included.", Server(|_, f| f.count(&[], panics::count()))),
+    metric("tokenmill_requests_cancelled_total", Counter, "by", "Sequences ended early, by whom.", Model(cancelled)),
+    metric("tokenmill_tokens_wasted_total", Counter, "cause", "Tokens computed in vain.", Model(wasted)),
 ];
