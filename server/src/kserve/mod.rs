@@ -21,7 +21,7 @@ pub mod statistics;
 mod strict;
 pub(crate) mod v1;
 mod v2;
-mod v2_binary;
+pub mod v2_binary;
 pub(crate) mod v2_json;
 
 pub use cloudevents::CloudEventConfig;

@@ -33,7 +33,9 @@ fn parse(
     let unnamed =
         || !strict && is("application/octet-stream") && body.trim_ascii_start().starts_with(b"{");
     match v2_binary::json_length(headers)? {
-        Some(length) => v2_binary::parse(model, body, length),
+        Some(length) => {
+            v2_binary::parse(&model.name, model.handle.model().signature(), body, length)
+        }
         None if is("application/json") || unnamed() => v2_json::parse(&model.name, &body, None),
         None => Err(Failure::invalid(
             "received byte inputs, but the'inference-header-content-length' header is missing.",

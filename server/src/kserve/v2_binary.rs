@@ -2,10 +2,11 @@
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
+use tokenmill_predictive::Signature;
 
 use super::failure::Failure;
 use super::infer::{InferInput, InferRequest};
-use super::{Parameters, Predictive, v2_json};
+use super::{Parameters, v2_json};
 
 /// Length of the JSON part; also of answers.
 pub(super) const LENGTH: &str = "inference-header-content-length";
@@ -22,12 +23,13 @@ pub(super) fn json_length(headers: &HeaderMap) -> Result<Option<usize>, Failure>
     })
 }
 
-/// Reads a body whose first `length` bytes are JSON; the tensors are slices of it.
+/// Reads a body for the model of a name whose first `length` bytes are JSON; the tensors are slices of it.
 ///
 /// # Errors
 /// When parts are missing or do not fit.
-pub(super) fn parse(
-    model: &Predictive,
+pub fn parse(
+    model: &str,
+    signature: &Signature,
     mut body: Bytes,
     length: usize,
 ) -> Result<InferRequest, Failure> {
@@ -38,18 +40,16 @@ pub(super) fn parse(
         )));
     }
     if length == 0 {
-        return only_raw(model, body);
+        return only_raw(model, signature, body);
     }
     let raw = body.split_off(length);
-    v2_json::parse(&model.name, &body, Some(raw))
+    v2_json::parse(model, &body, Some(raw))
 }
 
 /// A body without JSON: the one input of a model whose signature says everything but one size.
-fn only_raw(model: &Predictive, body: Bytes) -> Result<InferRequest, Failure> {
-    let signature = model.handle.model().signature();
+fn only_raw(model: &str, signature: &Signature, body: Bytes) -> Result<InferRequest, Failure> {
     let refuse = |why: &str| {
-        let name = &model.name;
-        Failure::invalid(format!("a body of raw bytes alone does not fit model '{name}': {why}"))
+        Failure::invalid(format!("a body of raw bytes alone does not fit model '{model}': {why}"))
     };
     let [spec] = signature.inputs.as_slice() else { return Err(refuse("it has several inputs")) };
     if spec.dtype.element_bytes().is_none() {

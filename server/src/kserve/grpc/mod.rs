@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
+use prost::Message;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -18,6 +19,8 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use super::failure::Failure;
+use super::infer::InferRequest;
 use crate::app::App;
 use crate::tls::{Inside, Tls};
 use proto::grpc_inference_service_server::GrpcInferenceServiceServer;
@@ -37,6 +40,16 @@ mod proto {
     /// The schema itself, for reflection.
     pub(super) const DESCRIPTOR: &[u8] =
         include_bytes!(concat!(env!("OUT_DIR"), "/inference_descriptor.bin"));
+}
+
+/// Reads the bytes of a `ModelInferRequest` message.
+///
+/// # Errors
+/// When they are no such message, or its parts do not fit.
+pub fn read_request(message: &[u8]) -> Result<InferRequest, Failure> {
+    let message = proto::ModelInferRequest::decode(message);
+    let message = message.map_err(|error| Failure::invalid(error.to_string()))?;
+    convert::request(message).map(|(request, _)| request)
 }
 
 /// Clients that agree on keys at the same time.
