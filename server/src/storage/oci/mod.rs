@@ -4,6 +4,7 @@
 //! Credential helpers are programs, and are not run; layers compressed with zstd are refused.
 
 mod credentials;
+mod feed;
 mod layer;
 mod reference;
 mod registry;
@@ -11,16 +12,14 @@ mod registry;
 mod tests;
 
 use std::path::Path;
-use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use ring::digest::Context;
 use serde::Deserialize;
-use tokio::sync::mpsc::{Sender, channel};
 use tokio::sync::{Mutex, OnceCell};
 
-use self::layer::{Found, Received};
+use self::feed::Feed;
+use self::layer::Found;
 use self::reference::{Digest, Reference, Version, hexadecimal};
 use self::registry::Registry;
 use super::answer::Asked;
@@ -42,13 +41,6 @@ const LAYERS: &[(&str, bool)] = &[
     ("application/vnd.oci.image.layer.nondistributable.v1.tar", false),
     ("application/vnd.docker.image.rootfs.diff.tar", false),
 ];
-/// Tries of a layer that bring no new byte.
-const TRIES: u32 = 5;
-/// The first wait between two tries; nothing in tests.
-const SECOND: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 1 });
-/// Chunks of a layer that wait for the one that unpacks them.
-const WAITING: usize = 16;
-
 /// An image.
 pub(super) struct Image {
     asked: Asked,
@@ -158,7 +150,7 @@ impl Image {
         let mut before = 0u64;
         for layer in layers {
             let advance = |here: u64| progress(before.saturating_add(here), total);
-            found.add(self.layer(registry, layer, directory, &advance).await?);
+            found.add(Feed { registry, layer, advance: &advance }.unpack(directory).await?);
             before = before.saturating_add(layer.size);
         }
         if found.any {
@@ -209,7 +201,9 @@ impl Image {
         let body = registry.manifest(version.text(), MANIFESTS).await?;
         let digits = match version {
             Version::Digest(digest) => {
-                self.check(digest, Context::new(digest.algorithm), &body)?;
+                let mut context = Context::new(digest.algorithm);
+                context.update(&body);
+                digest.check(context).map_err(|why| self.asked.malformed(why))?;
                 digest.digits().to_owned()
             }
             Version::Tag(_) => hexadecimal(&ring::digest::digest(&ring::digest::SHA256, &body)),
@@ -255,107 +249,6 @@ impl Image {
             layers.push(Layer { digest, size, gzip: *gzip });
         }
         Ok(layers)
-    }
-
-    /// Downloads a layer and unpacks it on the way.
-    async fn layer(
-        &self,
-        registry: &Registry,
-        layer: &Layer,
-        directory: &Path,
-        advance: &(dyn Fn(u64) + Sync),
-    ) -> Result<Found, StorageError> {
-        let (sender, receiver) = channel(WAITING);
-        let (described, directory) = (layer.clone(), directory.to_owned());
-        let unpacking = tokio::task::spawn_blocking(move || {
-            layer::unpack(Received::new(receiver), &described, &directory)
-        });
-        let fed = self.feed(registry, layer, sender, advance).await;
-        let unpacked = unpacking.await.map_err(|panic| {
-            let source = std::io::Error::other(panic);
-            StorageError::Io { path: layer.digest.text.clone().into(), source }
-        })?;
-        // A layer that is cut or wrong is no archive either: the first error says why.
-        if fed? { unpacked } else { unpacked.and(Err(self.asked.malformed("a layer ended early"))) }
-    }
-
-    /// Sends a layer's bytes on, resuming where a connection was cut; whether all were taken.
-    async fn feed(
-        &self,
-        registry: &Registry,
-        layer: &Layer,
-        sender: Sender<Bytes>,
-        advance: &(dyn Fn(u64) + Sync),
-    ) -> Result<bool, StorageError> {
-        let mut context = Context::new(layer.digest.algorithm);
-        let mut here = 0u64;
-        let mut tried = 0;
-        loop {
-            let before = here;
-            let error =
-                match self.pour(registry, layer, &sender, &mut context, &mut here, advance).await {
-                    Ok(false) => return Ok(false),
-                    Ok(true) => return self.check(&layer.digest, context, b"").map(|()| true),
-                    Err(error) => error,
-                };
-            tried = if here > before { 1 } else { tried + 1 };
-            if !error.is_transient() || tried >= TRIES {
-                return Err(error);
-            }
-            let wait = SECOND * (1 << (tried - 1));
-            tracing::warn!(%error, seconds = wait.as_secs(), "trying again");
-            tokio::time::sleep(wait).await;
-        }
-    }
-
-    /// One request for the rest of a layer.
-    async fn pour(
-        &self,
-        registry: &Registry,
-        layer: &Layer,
-        sender: &Sender<Bytes>,
-        context: &mut Context,
-        here: &mut u64,
-        advance: &(dyn Fn(u64) + Sync),
-    ) -> Result<bool, StorageError> {
-        if *here == layer.size {
-            return Ok(true);
-        }
-        let mut blob = registry.blob(&layer.digest, *here).await?;
-        while let Some(bytes) = blob.next().await? {
-            *here += bytes.len() as u64;
-            if *here > layer.size {
-                let (digest, size) = (&layer.digest.text, layer.size);
-                return Err(self
-                    .asked
-                    .malformed(format!("{digest} is longer than its {size} bytes")));
-            }
-            context.update(&bytes);
-            advance(*here);
-            if sender.send(bytes).await.is_err() {
-                return Ok(false);
-            }
-        }
-        if *here < layer.size {
-            let reason = format!("got {here} of {} bytes of {}", layer.size, layer.digest.text);
-            return Err(StorageError::cut(Protocol::Oci, &self.asked.uri, reason));
-        }
-        Ok(true)
-    }
-
-    /// Whether what was received (and `rest`) is what its name promises.
-    fn check(
-        &self,
-        digest: &Digest,
-        mut context: Context,
-        rest: &[u8],
-    ) -> Result<(), StorageError> {
-        context.update(rest);
-        let found = hexadecimal(&context.finish());
-        if found == digest.digits() {
-            return Ok(());
-        }
-        Err(self.asked.malformed(format!("the bytes of {} have the digest {found}", digest.text)))
     }
 
     fn unsupported(&self, reason: String) -> StorageError {

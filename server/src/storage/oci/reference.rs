@@ -113,6 +113,15 @@ impl Digest {
         Ok(Self { algorithm, text: text.to_owned() })
     }
 
+    /// Whether the bytes that were hashed are those that this names; why not.
+    pub(super) fn check(&self, context: ring::digest::Context) -> Result<(), String> {
+        let found = hexadecimal(&context.finish());
+        match found == self.digits() {
+            true => Ok(()),
+            false => Err(format!("the bytes of {} have the digest {found}", self.text)),
+        }
+    }
+
     /// What follows the name of the algorithm.
     pub(super) fn digits(&self) -> &str {
         self.text.rsplit(':').next().unwrap_or_default()

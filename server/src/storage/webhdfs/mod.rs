@@ -37,7 +37,7 @@ struct WebHdfs {
     proxy_user: Option<String>,
     /// What paths are relative to: absolute, or from the user's home.
     root: Option<String>,
-    /// As the address has it.
+    /// As the address has it: below the root, unless it begins with a slash.
     path: String,
     threads: usize,
     top: OnceCell<Top>,
@@ -92,7 +92,10 @@ pub(super) fn open(
     path: &str,
     config: &StorageConfig,
 ) -> Result<Remote, StorageError> {
-    let source = WebHdfs::new(&uri.to_string(), path, &Secret { settings: &config.hdfs })?;
+    // With a third slash the path is absolute.
+    let slash = if uri.secret_text().contains(":///") { "/" } else { "" };
+    let path = format!("{slash}{path}");
+    let source = WebHdfs::new(&uri.to_string(), &path, &Secret { settings: &config.hdfs })?;
     Ok(Remote::Files(Box::new(source)))
 }
 
@@ -147,13 +150,13 @@ impl WebHdfs {
     /// The absolute path of the address, its markers replaced.
     async fn resolve(&self) -> Result<Top, StorageError> {
         let root = match &self.root {
-            None => String::new(),
-            Some(root) if root.starts_with('/') => root.clone(),
-            Some(root) => {
+            Some(root) if root.starts_with('/') && !self.path.starts_with('/') => root.clone(),
+            Some(root) if !self.path.starts_with('/') => {
                 let answer = self.ask("/", "GETHOMEDIRECTORY", 0).await?;
                 let home: HomeAnswer = self.asked.json(answer).await?;
                 format!("{}/{root}", home.path)
             }
+            _ => String::new(),
         };
         let mut path = String::new();
         for part in parts(&format!("{root}/{}", self.path)) {

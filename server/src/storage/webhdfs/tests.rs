@@ -160,6 +160,7 @@ async fn paths_are_absolute_or_below_the_root() {
         ("user/me/model/config.json", "", "config.json={}"),
         ("model/config.json", "/user/me", "config.json={}"),
         ("config.json", "model", "config.json={}"),
+        ("/user/me/model/config.json", "/elsewhere", "config.json={}"),
         ("user/./x/../me//model/a b/w%.bin", "", "w%.bin=weights"),
         ("versions/#LATEST", "/user/me", "x=two"),
         ("user/me/versions/#LATEST{2}", "", "x=two"),
