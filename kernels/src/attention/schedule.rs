@@ -5,7 +5,6 @@
 //! bits, because the splits and the order of merging are fixed by position.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{
     AttentionSeq, AttentionSpec, KvCache, Partial, PartialAttention, SCORE_STRIDE, SPLIT, Stretch,
@@ -159,6 +158,8 @@ struct Context<'a> {
     step: &'a Step<'a>,
     sizes: Sizes,
     tiles: &'a [Tile],
+    /// Whether the work is worth a fork and a join.
+    parallel: bool,
     out: SharedMut<'a, f32>,
 }
 
@@ -174,19 +175,21 @@ pub(super) fn run(
     let Some(last) = scratch.tiles.last() else { return };
     let jobs = scratch.tiles.len() * step.spec.kv_heads;
     let splits = (last.splits_before + last.splits) * step.spec.kv_heads;
-    let threads = if work < PARALLEL_WORK { 1 } else { pool.threads() };
+    let parallel = work >= PARALLEL_WORK;
+    let threads = if parallel { pool.threads() } else { 1 };
     let largest = scratch.tiles.iter().map(|tile| tile.tokens).max().unwrap_or(0) * sizes.group;
     let apart = threads > 1 && jobs < 4 * threads && splits > jobs && {
         splits * sizes.state(largest) <= MAX_APART * sizes.decode_state()
     };
     grow(&mut scratch.workers, threads * sizes.worker());
-    let context = Context { run, step, sizes, tiles: &scratch.tiles, out: SharedMut::new(out) };
+    let (tiles, out) = (&scratch.tiles, SharedMut::new(out));
+    let context = Context { run, step, sizes, tiles, parallel, out };
     if apart {
         let stride = sizes.state(largest);
         grow(&mut scratch.apart, splits * stride);
-        context.run_splits(pool, threads, splits, stride, &mut scratch.workers, &mut scratch.apart);
+        context.run_splits(pool, splits, stride, &mut scratch.workers, &mut scratch.apart);
     } else {
-        context.run_jobs(pool, threads.min(jobs), jobs, &mut scratch.workers);
+        context.run_jobs(pool, jobs, &mut scratch.workers);
     }
 }
 
@@ -227,12 +230,10 @@ fn plan(step: &Step<'_>, sizes: &Sizes, tiles: &mut Vec<Tile>) -> usize {
 
 impl Context<'_> {
     /// Each job runs its splits in order and writes its rows of `out`.
-    fn run_jobs(&self, pool: &ThreadPool, threads: usize, jobs: usize, workers: &mut [f32]) {
-        self.share_out(pool, threads, jobs, workers, &|job, worker| {
-            // The last tiles of a chunk see the most keys: they go first.
-            let (tile, head) = self.job(jobs - 1 - job);
-            // The other threads claim a job each before this one claims again.
-            let next = (jobs - 1 - job).checked_sub(threads).map(|next| self.job(next));
+    fn run_jobs(&self, pool: &ThreadPool, jobs: usize, workers: &mut [f32]) {
+        self.share_out(pool, jobs, workers, &|job, worker| {
+            let (tile, head) = self.job(job);
+            let next = (job + 1 < jobs).then(|| self.job(job + 1));
             let ahead = Ahead { end: tile.position + tile.tokens, next: next.as_ref() };
             let rows = tile.tokens * self.sizes.group;
             self.pack(&tile, head, worker.q);
@@ -250,7 +251,6 @@ impl Context<'_> {
     fn run_splits(
         &self,
         pool: &ThreadPool,
-        threads: usize,
         splits: usize,
         stride: usize,
         workers: &mut [f32],
@@ -258,7 +258,7 @@ impl Context<'_> {
     ) {
         let heads = self.step.spec.kv_heads;
         let shared = SharedMut::new(apart);
-        self.share_out(pool, threads.min(splits), splits, workers, &|index, worker| {
+        self.share_out(pool, splits, workers, &|index, worker| {
             let (split_of_all, head) = (index / heads, index % heads);
             let after = self.tiles.partition_point(|tile| tile.splits_before <= split_of_all);
             let tile = self.tiles[after - 1];
@@ -274,7 +274,7 @@ impl Context<'_> {
             place.copy_from_slice(&worker.split[..state]);
         });
         let jobs = self.tiles.len() * heads;
-        self.share_out(pool, threads.min(jobs), jobs, workers, &|job, worker| {
+        self.share_out(pool, jobs, workers, &|job, worker| {
             let (tile, head) = self.job(job);
             let rows = tile.tokens * self.sizes.group;
             let state = self.sizes.state(rows);
@@ -289,29 +289,26 @@ impl Context<'_> {
         });
     }
 
-    /// Calls `body(index, worker)` for `0..count`, in order of claiming; each thread has one worker.
+    /// Calls `body(index, worker)` for `0..count`; each thread has one worker.
     fn share_out(
         &self,
         pool: &ThreadPool,
-        threads: usize,
         count: usize,
         workers: &mut [f32],
         body: &(dyn Fn(usize, &mut Worker<'_>) + Sync),
     ) {
-        let (next, size) = (AtomicUsize::new(0), self.sizes.worker());
+        let size = self.sizes.worker();
         let workers = SharedMut::new(workers);
-        pool.run(threads, &|part| {
-            // SAFETY: each part has a range of its own, and is run once.
-            let memory = unsafe { workers.slice(part * size..(part + 1) * size) };
-            let mut worker = Worker::new(&self.sizes, memory);
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                if index >= count {
-                    break;
-                }
-                body(index, &mut worker);
-            }
-        });
+        let one = |thread: usize, index: usize| {
+            // SAFETY: each thread has a range of its own, and runs one part at a time.
+            let memory = unsafe { workers.slice(thread * size..(thread + 1) * size) };
+            body(index, &mut Worker::new(&self.sizes, memory));
+        };
+        if self.parallel {
+            pool.run_on(count, &one);
+        } else {
+            (0..count).for_each(|index| one(0, index));
+        }
     }
 
     fn job(&self, job: usize) -> (Tile, usize) {

@@ -202,7 +202,7 @@ fn store(out: &mut [f32], sums: &mut [f32], bias: Option<&[f32]>, accumulate: bo
     }
 }
 
-/// How a product is split into tasks: row blocks (outer) by ranges of panels (inner).
+/// How a product is split into tasks: ranges of panels (outer) by row blocks (inner), so that a thread keeps its panels.
 struct Split {
     row_blocks: usize,
     row_parts: usize,
@@ -234,8 +234,8 @@ impl Split {
 
     fn task(&self, index: usize) -> (Range<usize>, Range<usize>) {
         (
-            part_range(self.row_blocks, self.row_parts, index / self.panel_parts),
-            part_range(self.panels, self.panel_parts, index % self.panel_parts),
+            part_range(self.row_blocks, self.row_parts, index % self.row_parts),
+            part_range(self.panels, self.panel_parts, index / self.row_parts),
         )
     }
 }

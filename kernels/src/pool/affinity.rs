@@ -1,11 +1,10 @@
 //! Binding threads to processors, where the operating system offers it.
 
-/// Binds the calling thread to the `index`-th (modulo their number) of the processors that the
-/// process may use. False when the system refuses or has no such call.
+/// The processors that the process may use: those of its first thread. Empty when the system does not tell.
 #[cfg(target_os = "linux")]
-pub(super) fn bind_current_thread(index: usize) -> bool {
+pub(super) fn processors() -> Vec<usize> {
     if cfg!(miri) {
-        return false;
+        return Vec::new();
     }
     // SAFETY: a `cpu_set_t` is plain bits; all zero is the empty set.
     let mut allowed: libc::cpu_set_t = unsafe { std::mem::zeroed() };
@@ -13,26 +12,35 @@ pub(super) fn bind_current_thread(index: usize) -> bool {
     let process = std::process::id() as libc::pid_t;
     // SAFETY: the set is writable and its size is given.
     if unsafe { libc::sched_getaffinity(process, size_of_val(&allowed), &mut allowed) } != 0 {
-        return false;
+        return Vec::new();
     }
-    let is_allowed = |cpu: &usize| {
-        // SAFETY: `cpu` is below the number of bits in the set.
-        unsafe { libc::CPU_ISSET(*cpu, &allowed) }
-    };
-    let all = 0..8 * size_of_val(&allowed);
-    let count = all.clone().filter(is_allowed).count();
-    let Some(cpu) = all.clone().filter(is_allowed).nth(index % count.max(1)) else { return false };
+    // SAFETY: `processor` is below the number of bits in the set.
+    let is_allowed = |processor: &usize| unsafe { libc::CPU_ISSET(*processor, &allowed) };
+    (0..8 * size_of_val(&allowed)).filter(is_allowed).collect()
+}
+
+/// Binds the calling thread to a processor that [`processors`] named. False when the system refuses.
+#[cfg(target_os = "linux")]
+pub(super) fn bind(processor: usize) -> bool {
     // SAFETY: as above.
     let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `cpu` is below the number of bits in the set.
-    unsafe { libc::CPU_SET(cpu, &mut one) };
+    if processor >= 8 * size_of_val(&one) {
+        return false;
+    }
+    // SAFETY: `processor` is below the number of bits in the set.
+    unsafe { libc::CPU_SET(processor, &mut one) };
     // SAFETY: the set is readable and its size is given; 0 is the calling thread.
     unsafe { libc::sched_setaffinity(0, size_of_val(&one), &one) == 0 }
 }
 
-/// Binds the calling thread to the `index`-th (modulo their number) of the processors that the
-/// process may use. False when the system refuses or has no such call.
+/// The processors that the process may use. Empty when the system does not tell.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn bind_current_thread(_index: usize) -> bool {
+pub(super) fn processors() -> Vec<usize> {
+    Vec::new()
+}
+
+/// Binds the calling thread to a processor. False when the system refuses or has no such call.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn bind(_processor: usize) -> bool {
     false
 }

@@ -1,11 +1,12 @@
 //! A fork-join pool for kernels: a fork and join of a hot pool costs about a microsecond.
 //!
-//! A job is a number of parts and one closure. Threads claim parts from one atomic counter, so a
-//! thread that the operating system has taken off its core delays at most the part that it holds,
-//! never those it did not claim. Idle workers spin for a few tens of microseconds, the gap between
-//! two kernels of a step, and then park. The calling thread takes part. The pool deliberately knows
-//! nothing of priorities, nesting or work stealing: a `run` inside a `run` executes its parts on
-//! the thread that asked.
+//! A job is a number of parts and one closure. Each thread has a contiguous range of the parts and claims those in
+//! order, then helps the others out with theirs. The same part of like jobs is therefore nearly always computed on
+//! the same core: what one kernel wrote there the next one finds in its cache, and cores that share no cache (most of a
+//! server's) send each other little. A thread that the operating system has taken off its core delays at most the
+//! part that it holds. Idle workers spin for a few tens of microseconds, the gap between two kernels of a step, and
+//! then park. The calling thread takes part. The pool deliberately knows nothing of priorities or nesting: a `run`
+//! inside a `run` executes its parts on the thread that asked.
 
 mod affinity;
 mod shared_mut;
@@ -14,7 +15,7 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -44,7 +45,7 @@ impl ThreadPool {
     /// # Panics
     /// When the operating system refuses to start a thread.
     pub fn new(threads: usize) -> ThreadPool {
-        ThreadPool::start(threads, |_| ())
+        ThreadPool::start(threads, &[])
     }
 
     /// As [`new`](Self::new), each worker bound to a processor of its own, counted from the second
@@ -56,23 +57,27 @@ impl ThreadPool {
     /// # Panics
     /// When the operating system refuses to start a thread.
     pub fn bound(threads: usize) -> ThreadPool {
-        ThreadPool::start(threads, |index| _ = affinity::bind_current_thread(index))
+        ThreadPool::start(threads, &affinity::processors())
     }
 
     /// Binds the calling thread to the first processor that the process may use; false when the
     /// system refuses.
     pub fn bind_caller(&self) -> bool {
-        affinity::bind_current_thread(0)
+        affinity::processors().first().is_some_and(|&processor| affinity::bind(processor))
     }
 
-    fn start(threads: usize, prepare: fn(usize)) -> ThreadPool {
-        let shared = Arc::new(Shared::new());
-        let workers = (1..threads.max(1))
+    /// Worker `index` is bound to the `index`-th of `processors`, if there are any, counted round.
+    fn start(threads: usize, processors: &[usize]) -> ThreadPool {
+        let threads = threads.max(1);
+        let shared = Arc::new(Shared::new(threads));
+        let workers = (1..threads)
             .map(|index| {
                 let shared = Arc::clone(&shared);
+                let processor = processors.iter().copied().cycle().nth(index);
                 let work = move || {
-                    prepare(index);
-                    shared.work();
+                    // A worker that may not be bound floats.
+                    let _ = processor.map(affinity::bind);
+                    shared.work(index);
                 };
                 std::thread::Builder::new()
                     .name(format!("kernel-{index}"))
@@ -89,18 +94,28 @@ impl ThreadPool {
     }
 
     /// Calls `body(part)` once for each part in `0..parts`, on the caller and the workers, and
-    /// returns when all are done. Parts start in ascending order. A call from inside a part, or
-    /// while another thread uses the pool, runs its parts on the calling thread.
+    /// returns when all are done. Each thread starts with a range of its own, [`part_range`], the caller
+    /// with the first. A call from inside a part, or while another thread uses the pool, runs its parts on the calling
+    /// thread.
     ///
     /// # Panics
     /// When a part panics, with the payload of the first one, after every part has ended.
     pub fn run(&self, parts: usize, body: &(dyn Fn(usize) + Sync)) {
+        self.run_on(parts, &|_, part| body(part));
+    }
+
+    /// As [`run`](Self::run), calling `body(thread, part)`: no two parts run on the same `thread` at once.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run), and with 2^24 parts or more.
+    pub fn run_on(&self, parts: usize, body: &(dyn Fn(usize, usize) + Sync)) {
         let shared = &*self.shared;
         if parts <= 1 || self.workers.is_empty() || shared.busy.swap(true, Ordering::Acquire) {
-            return (0..parts).for_each(body);
+            return (0..parts).for_each(|part| body(0, part));
         }
-        shared.publish(parts, body, self.workers.len());
-        while shared.run_one_part() {}
+        assert!(parts < 1 << PART_BITS, "{parts} parts of one job");
+        let ticket = shared.publish(parts, body);
+        shared.run_parts(ticket, 0);
         shared.wait_until_done(parts);
         let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         shared.busy.store(false, Ordering::Release);
@@ -169,22 +184,51 @@ pub fn part_range(len: usize, parts: usize, part: usize) -> Range<usize> {
 }
 
 /// The closure of the current job, its lifetime erased.
-type Body = *const (dyn Fn(usize) + Sync);
+type Body = *const (dyn Fn(usize, usize) + Sync);
 
-#[derive(Clone, Copy)]
-struct Job {
-    body: Body,
-    parts: usize,
+/// Bits of a [`Ticket`] that count parts.
+const PART_BITS: u32 = 24;
+
+/// A number of parts and the job they belong to, in one word: the job's number modulo 2^40, then the parts. A word
+/// would be taken for one of a later job after 2^40 jobs in which it was never touched: months of nothing but jobs that
+/// leave a thread without a part.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Ticket(u64);
+
+impl Ticket {
+    fn new(job: u64, parts: usize) -> Ticket {
+        Ticket(job << PART_BITS | parts as u64)
+    }
+
+    fn parts(self) -> usize {
+        (self.0 & ((1 << PART_BITS) - 1)) as usize
+    }
+
+    fn job(self) -> u64 {
+        self.0 >> PART_BITS
+    }
+
+    /// Of a word of claims: how many were claimed of a job; `None` when the word is of a later one.
+    fn claimed_of(self, job: Ticket) -> Option<usize> {
+        let ahead = (self.0 >> PART_BITS << PART_BITS).wrapping_sub(job.0 >> PART_BITS << PART_BITS);
+        match ahead {
+            0 => Some(self.parts()),
+            1..=0x7fff_ffff_ffff_ffff => None,
+            _ => Some(0),
+        }
+    }
 }
 
-/// What the caller and the workers share. The counters lie on cache lines of their own: all threads
-/// write them.
+/// What the caller and the workers share. Words that several threads write lie on cache lines of their own.
 struct Shared {
-    /// Parts that no thread has claimed. A successful decrement is the licence to read `job`.
-    unclaimed: CacheLine<AtomicUsize>,
+    /// The current job and its parts: told to the workers.
+    published: CacheLine<AtomicU64>,
+    /// For each thread, how many of its parts were claimed; a word of an earlier job counts as none. A successful
+    /// exchange is the licence to read `body`.
+    claimed: Box<[CacheLine<AtomicU64>]>,
     /// Parts that have ended.
     done: CacheLine<AtomicUsize>,
-    job: UnsafeCell<Job>,
+    body: UnsafeCell<Body>,
     busy: AtomicBool,
     stopped: AtomicBool,
     /// Workers that are parked or about to.
@@ -197,21 +241,22 @@ struct Shared {
 #[repr(align(128))]
 struct CacheLine<T>(T);
 
-// SAFETY: `job` is written only by the thread that holds `busy`, while no part is claimed or
-// unclaimed, and read only by threads that hold a claim; the claim's decrement synchronises with
-// the publishing store. The rest is `Sync`.
+// SAFETY: `body` is written only by the thread that holds `busy`, while every part of the job before has ended and none
+// of the next can be claimed, and read only by threads that hold a claim; the claim follows a load that synchronises
+// with the publishing store. The rest is `Sync`.
 unsafe impl Sync for Shared {}
-// SAFETY: the pointer in `job` is used only as described for `Sync`; the closure it points to is
+// SAFETY: the pointer in `body` is used only as described for `Sync`; the closure it points to is
 // `Sync`.
 unsafe impl Send for Shared {}
 
 impl Shared {
-    fn new() -> Shared {
-        let nothing: &'static (dyn Fn(usize) + Sync) = &|_| {};
+    fn new(threads: usize) -> Shared {
+        let nothing: &'static (dyn Fn(usize, usize) + Sync) = &|_, _| {};
         Shared {
-            unclaimed: CacheLine(AtomicUsize::new(0)),
+            published: CacheLine(AtomicU64::new(0)),
+            claimed: (0..threads).map(|_| CacheLine(AtomicU64::new(0))).collect(),
             done: CacheLine(AtomicUsize::new(0)),
-            job: UnsafeCell::new(Job { body: nothing, parts: 0 }),
+            body: UnsafeCell::new(nothing),
             busy: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             parked: AtomicUsize::new(0),
@@ -222,48 +267,75 @@ impl Shared {
     }
 
     /// Makes a job claimable and wakes parked workers when there are any. The caller holds `busy`.
-    fn publish(&self, parts: usize, body: &(dyn Fn(usize) + Sync), workers: usize) {
-        // SAFETY: only the lifetime changes. Every use of the pointer ends before `run` returns:
-        // uses happen under a claim, and `run` waits until as many parts are done as there were to
+    fn publish(&self, parts: usize, body: &(dyn Fn(usize, usize) + Sync)) -> Ticket {
+        // SAFETY: only the lifetime changes. Every use of the pointer ends before `run_on` returns:
+        // uses happen under a claim, and `run_on` waits until as many parts are done as there were to
         // claim.
-        let body: Body =
-            unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Body>(body) };
+        let body: Body = unsafe {
+            std::mem::transmute::<*const (dyn Fn(usize, usize) + Sync + '_), Body>(body)
+        };
         self.done.0.store(0, Ordering::Relaxed);
         // SAFETY: the previous job's parts have all ended and none of this one is claimable yet, so
         // no thread reads it.
-        unsafe { *self.job.get() = Job { body, parts } };
-        self.unclaimed.0.store(parts, Ordering::Release);
+        unsafe { *self.body.get() = body };
+        let before = Ticket(self.published.0.load(Ordering::Relaxed));
+        let ticket = Ticket::new(before.job() + 1, parts);
+        self.published.0.store(ticket.0, Ordering::Release);
         // Pairs with the fence in `park`: either this thread sees the worker parked or the worker
-        // sees the parts.
+        // sees the job.
         fence(Ordering::SeqCst);
         if self.parked.load(Ordering::Relaxed) > 0 {
             let guard = self.park.lock().unwrap_or_else(PoisonError::into_inner);
-            if parts > workers {
+            if parts >= self.claimed.len() {
                 self.wake.notify_all();
             } else {
                 (1..parts).for_each(|_| self.wake.notify_one());
             }
             drop(guard);
         }
+        ticket
     }
 
-    /// Claims one part and runs it; false when none is left.
-    fn run_one_part(&self) -> bool {
-        let claim = self
-            .unclaimed
-            .0
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |left| left.checked_sub(1));
-        let Ok(left) = claim else { return false };
-        // SAFETY: this thread holds a claim, so the job is published and stays until the claim is
-        // counted in `done`.
-        let job = unsafe { *self.job.get() };
-        // SAFETY: as above: the closure outlives the claim because `run` waits for it.
-        let body = unsafe { &*job.body };
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| body(job.parts - left))) {
-            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
+    /// Runs parts of a job until none can be claimed: those of `thread`, then those of the threads after it.
+    fn run_parts(&self, ticket: Ticket, thread: usize) {
+        let threads = self.claimed.len();
+        let mut ran = 0;
+        for owner in (thread..threads).chain(0..thread) {
+            let range = part_range(ticket.parts(), threads, owner);
+            while let Some(index) = self.claim(ticket, owner, range.len()) {
+                // SAFETY: this thread holds a claim, so the job is published and stays, with its closure, until
+                // the claim is counted in `done`.
+                let body = unsafe { &**self.body.get() };
+                let part = range.start + index;
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| body(thread, part))) {
+                    let mut panic = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+                    panic.get_or_insert(payload);
+                }
+                ran += 1;
+            }
         }
-        self.done.0.fetch_add(1, Ordering::Release);
-        true
+        if ran > 0 {
+            self.done.0.fetch_add(ran, Ordering::Release);
+        }
+    }
+
+    /// Claims the next of the `count` parts of `owner`: its index among them. A claim succeeds only while the job
+    /// of the ticket is the current one: it is not over before each of its parts was claimed, once, and words only
+    /// move on.
+    fn claim(&self, ticket: Ticket, owner: usize, count: usize) -> Option<usize> {
+        let word = &self.claimed[owner].0;
+        let mut seen = word.load(Ordering::Acquire);
+        loop {
+            let index = Ticket(seen).claimed_of(ticket)?;
+            if index >= count {
+                return None;
+            }
+            let next = Ticket::new(ticket.job(), index + 1).0;
+            match word.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(index),
+                Err(now) => seen = now,
+            }
+        }
     }
 
     fn wait_until_done(&self, parts: usize) {
@@ -280,20 +352,25 @@ impl Shared {
     }
 
     /// The life of a worker.
-    fn work(&self) {
+    fn work(&self, thread: usize) {
+        let mut seen = Ticket(0);
         while !self.stopped.load(Ordering::Acquire) {
-            if !self.run_one_part() && !self.spin() {
-                self.park();
+            let ticket = Ticket(self.published.0.load(Ordering::Acquire));
+            if ticket != seen {
+                self.run_parts(ticket, thread);
+                seen = ticket;
+            } else if !self.spin(seen) {
+                self.park(seen);
             }
         }
     }
 
-    /// Spins until there is a part to claim (true) or the time to spin is over (false).
-    fn spin(&self) -> bool {
+    /// Spins until there is another job (true) or the time to spin is over (false).
+    fn spin(&self, seen: Ticket) -> bool {
         let start = Instant::now();
         loop {
             for _ in 0..SPINS_PER_LOOK {
-                if self.has_work() {
+                if self.has_work(seen) {
                     return true;
                 }
                 std::hint::spin_loop();
@@ -304,19 +381,19 @@ impl Shared {
         }
     }
 
-    fn park(&self) {
+    fn park(&self, seen: Ticket) {
         let mut guard = self.park.lock().unwrap_or_else(PoisonError::into_inner);
         self.parked.fetch_add(1, Ordering::Relaxed);
         // Pairs with the fence in `publish`.
         fence(Ordering::SeqCst);
-        while !self.has_work() {
+        while !self.has_work(seen) {
             guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
         self.parked.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn has_work(&self) -> bool {
-        self.unclaimed.0.load(Ordering::Relaxed) > 0 || self.stopped.load(Ordering::Relaxed)
+    fn has_work(&self, seen: Ticket) -> bool {
+        self.published.0.load(Ordering::Relaxed) != seen.0 || self.stopped.load(Ordering::Relaxed)
     }
 
     fn stop(&self) {
@@ -348,6 +425,41 @@ mod tests {
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
             }
         }
+    }
+
+    #[test]
+    fn claims_belong_to_one_job() {
+        let last = (1 << (64 - PART_BITS)) - 1;
+        for (word, job, claimed) in [
+            ((7, 2), 7, Some(2)),
+            ((6, 2), 7, Some(0)),
+            ((8, 2), 7, None),
+            ((last, 2), 0, Some(0)),
+            ((0, 2), last, None),
+        ] {
+            let word = Ticket::new(word.0, word.1);
+            assert_eq!(word.claimed_of(Ticket::new(job, 9)), claimed, "{job}");
+        }
+    }
+
+    #[test]
+    fn threads_start_with_their_own_parts() {
+        let pool = ThreadPool::new(3);
+        let barrier = std::sync::Barrier::new(3);
+        let first = [const { AtomicUsize::new(usize::MAX) }; 3];
+        // Nobody claims a second part before each has its first.
+        pool.run_on(9, &|thread, part| {
+            let fresh = first[thread].compare_exchange(
+                usize::MAX,
+                part,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            if fresh.is_ok() {
+                barrier.wait();
+            }
+        });
+        assert_eq!(first.map(AtomicUsize::into_inner), [0, 3, 6]);
     }
 
     #[test]
