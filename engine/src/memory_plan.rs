@@ -105,6 +105,15 @@ impl PlanOps {
         Ok(ops.cost)
     }
 
+    /// Counts the weights and the work of a product.
+    fn product(&mut self, linear: &Linear, x: Act) {
+        for (weight, _) in &linear.parts {
+            self.cost.weight_bytes += weight.bytes();
+            self.cost.flops += 2 * self.rows(x.rows) * (weight.rows * weight.cols) as u64;
+        }
+        self.cost.max_inputs = self.cost.max_inputs.max(x.width);
+    }
+
     fn rows(&self, rows: Rows) -> u64 {
         match rows {
             Rows::Tokens => self.tokens,
@@ -130,11 +139,20 @@ impl Ops for PlanOps {
 
     fn linear(&mut self, linear: &Linear, x: Act, out: Act) -> Result<(), OpError> {
         assert_eq!((linear.inputs(), linear.outputs()), (x.width, out.width));
-        for (weight, _) in &linear.parts {
-            self.cost.weight_bytes += weight.bytes();
-            self.cost.flops += 2 * self.rows(x.rows) * (weight.rows * weight.cols) as u64;
-        }
-        self.cost.max_inputs = self.cost.max_inputs.max(x.width);
+        self.product(linear, x);
+        Ok(())
+    }
+
+    fn gated_linear(
+        &mut self,
+        gate_up: &Linear,
+        _: Activation,
+        x: Act,
+        out: Act,
+    ) -> Result<(), OpError> {
+        assert_eq!((gate_up.inputs(), gate_up.outputs()), (x.width, 2 * out.width));
+        assert_eq!((gate_up.parts.len(), gate_up.parts[0].0.rows), (2, out.width));
+        self.product(gate_up, x);
         Ok(())
     }
 
@@ -177,11 +195,6 @@ impl Ops for PlanOps {
 
     fn attention(&mut self, spec: &AttentionSpec, qkv: Act, out: Act) -> Result<(), OpError> {
         assert_eq!((spec.packed_width(), spec.query_columns().len()), (qkv.width, out.width));
-        Ok(())
-    }
-
-    fn act_mul(&mut self, _: Activation, x: Act, out: Act) -> Result<(), OpError> {
-        assert_eq!(x.width, 2 * out.width);
         Ok(())
     }
 

@@ -134,8 +134,14 @@ pub trait Ops {
     /// Writes the keys and values of packed `qkv` into the layer's cache, then causal attention of
     /// its queries over the cache; prefill chunks and decodes mixed. `out: [tokens, heads * head_dim]`.
     fn attention(&mut self, spec: &AttentionSpec, qkv: Act, out: Act) -> Result<(), OpError>;
-    /// `out = f(x[.., ..w]) * x[.., w..]`; `x: [rows, 2 w]`, `out: [rows, w]`.
-    fn act_mul(&mut self, f: Activation, x: Act, out: Act) -> Result<(), OpError>;
+    /// `out = f(x . gate^T) * (x . up^T)`, biases included; the two parts of `gate_up` have one shape.
+    fn gated_linear(
+        &mut self,
+        gate_up: &Linear,
+        f: Activation,
+        x: Act,
+        out: Act,
+    ) -> Result<(), OpError>;
     /// `x = f(x)`.
     fn activation(&mut self, f: Activation, x: Act) -> Result<(), OpError>;
     /// `x += y`.

@@ -10,7 +10,7 @@ use tokenmill_kernels::activation::{self, Activation};
 use tokenmill_kernels::attention::{self, AttentionScratch, KvCache};
 use tokenmill_kernels::elementwise;
 use tokenmill_kernels::layer_norm::layer_norm;
-use tokenmill_kernels::matrix::{PackedMatrix, Scratch, matmul_many};
+use tokenmill_kernels::matrix::{PackedMatrix, Scratch, matmul_gated, matmul_many};
 use tokenmill_kernels::pool::ThreadPool;
 use tokenmill_kernels::rms_norm::{self, add_rms_norm, rms_norm_heads};
 use tokenmill_kernels::rope::{RopeTable, rope_in_place};
@@ -155,6 +155,25 @@ impl Ops for CpuOps {
         Ok(())
     }
 
+    fn gated_linear(
+        &mut self,
+        gate_up: &Linear,
+        f: Activation,
+        x: Act,
+        out: Act,
+    ) -> Result<(), OpError> {
+        let part = |index: usize| {
+            let (weight, bias) = &gate_up.parts[index];
+            (weight.matrix(), bias.as_deref())
+        };
+        let (tokens, mut result) = (self.rows(x), self.take(out));
+        let input = (self.buffers[x.index].as_slice(), tokens);
+        let scratch = &mut self.matrix_scratch;
+        matmul_gated(f, [part(0), part(1)], &self.pool, input, scratch, &mut result);
+        self.put(out, result);
+        Ok(())
+    }
+
     fn rms_norm(&mut self, norm: &RmsNorm, x: Act, out: Act) -> Result<(), OpError> {
         let mut result = self.take(out);
         let x = &self.buffers[x.index];
@@ -235,13 +254,6 @@ impl Ops for CpuOps {
             &mut self.attention_scratch,
             &mut result,
         );
-        self.put(out, result);
-        Ok(())
-    }
-
-    fn act_mul(&mut self, f: Activation, x: Act, out: Act) -> Result<(), OpError> {
-        let (tokens, mut result) = (self.rows(x), self.take(out));
-        activation::act_mul(&self.pool, f, &self.buffers[x.index], tokens, &mut result);
         self.put(out, result);
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::layers::{Linear, LinearSpec, WeightLoader};
 use crate::load::LoadError;
 use crate::ops::{Act, OpError, Ops, Rows};
 
-/// Gate and up share one product.
+/// Gate and up share one product, which joins them.
 #[derive(Debug)]
 pub struct GatedMlp {
     gate_up: Linear,
@@ -45,11 +45,8 @@ impl GatedMlp {
     /// # Errors
     /// When the device fails.
     pub fn forward(&self, ops: &mut dyn Ops, x: Act) -> Result<Act, OpError> {
-        let gate_up = ops.alloc(Rows::Tokens, self.gate_up.outputs());
-        ops.linear(&self.gate_up, x, gate_up)?;
         let inner = ops.alloc(Rows::Tokens, self.down.inputs());
-        ops.act_mul(self.activation, gate_up, inner)?;
-        ops.free(gate_up);
+        ops.gated_linear(&self.gate_up, self.activation, x, inner)?;
         let out = ops.alloc(Rows::Tokens, self.down.outputs());
         ops.linear(&self.down, inner, out)?;
         ops.free(inner);

@@ -63,7 +63,7 @@ pub static ACT_VARIANTS: &[Variant<Act>] = &[
     Variant { name: "avx512", isa: Isa::Avx512, run: x86::act_avx512 },
 ];
 
-/// Every variant of [`act_mul`], reference first; the last one this machine supports is used.
+/// Every variant of the gate, which [`matmul_gated`](crate::matrix::matmul_gated) calls on its sums, reference first; the last one this machine supports is used.
 pub static VARIANTS: &[Variant<ActMul>] = &[
     Variant { name: "reference", isa: Isa::Scalar, run: reference },
     #[cfg(target_arch = "x86_64")]
@@ -82,37 +82,7 @@ pub fn act(pool: &ThreadPool, f: Activation, x: &mut [f32]) {
     });
 }
 
-/// `out[t] = f(gate_up[t][..inter]) * gate_up[t][inter..]` for `tokens` rows: `gate_up: [tokens, 2 * inter]`,
-/// `out: [tokens, inter]`.
-///
-/// # Panics
-/// When the lengths are not those of `tokens` rows.
-pub fn act_mul(pool: &ThreadPool, f: Activation, gate_up: &[f32], tokens: usize, out: &mut [f32]) {
-    if tokens == 0 {
-        assert!(gate_up.is_empty() && out.is_empty(), "no tokens, no values");
-        return;
-    }
-    assert_eq!(out.len() % tokens, 0, "out must be {tokens} whole rows");
-    assert_eq!(Some(gate_up.len()), out.len().checked_mul(2), "gate_up is twice as wide as out");
-    let inter = out.len() / tokens;
-    let run = select(VARIANTS).run;
-    let (len, out) = (out.len(), SharedMut::new(out));
-    // Split over elements and not rows, so that one wide row is shared too.
-    split_rows(pool, len, COST, &|range| {
-        let mut at = range.start;
-        while at < range.end {
-            let (row, column) = (at / inter, at % inter);
-            let width = (inter - column).min(range.end - at);
-            let (gate, up) = gate_up[row * 2 * inter..][..2 * inter].split_at(inter);
-            // SAFETY: the ranges of a split do not overlap, and `at..at + width` lies in this one.
-            let out = unsafe { out.slice(at..at + width) };
-            run(f, &gate[column..column + width], &up[column..column + width], out);
-            at += width;
-        }
-    });
-}
-
-/// The definition of [`act_mul`].
+/// The definition of [`ActMul`].
 pub fn reference(f: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
     for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
         *out = (value(f, f64::from(gate)) * f64::from(up)) as f32;
@@ -233,21 +203,17 @@ mod tests {
 
     #[test]
     fn a_split_changes_nothing() {
-        for (tokens, inter) in [(1, 40_001), (37, 1536)] {
-            let gate_up = inputs(3, tokens * 2 * inter);
-            let run = |threads| {
-                let mut out = vec![f32::NAN; tokens * inter];
-                act_mul(&ThreadPool::new(threads), Activation::Silu, &gate_up, tokens, &mut out);
-                out
-            };
-            let want = run(1);
-            let (gate, up) = gate_up[(tokens - 1) * 2 * inter..].split_at(inter);
-            let mut last = vec![f32::NAN; inter];
-            reference(Activation::Silu, gate, up, &mut last);
-            assert_close("last row", &want[(tokens - 1) * inter..], &last, TOLERANCE);
-            for threads in [2, 4] {
-                assert_same(&format!("{threads} threads"), &run(threads), &want);
-            }
+        let x = inputs(3, 40_001);
+        let run = |threads| {
+            let mut x = x.clone();
+            act(&ThreadPool::new(threads), Activation::Silu, &mut x);
+            x
+        };
+        let (want, mut reference) = (run(1), x.clone());
+        act_reference(Activation::Silu, &mut reference);
+        assert_close("one thread", &want, &reference, TOLERANCE);
+        for threads in [2, 4] {
+            assert_same(&format!("{threads} threads"), &run(threads), &want);
         }
     }
 

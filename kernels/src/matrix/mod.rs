@@ -12,6 +12,7 @@
 //! weights), never plausible numbers. `vdpbf16ps` is deliberately not used: it would round
 //! activations to bf16. Processors other than x86-64 run the reference.
 
+mod gated;
 mod input;
 mod layout;
 mod product;
@@ -23,6 +24,7 @@ mod x86_avx2;
 #[cfg(target_arch = "x86_64")]
 mod x86_avx512;
 
+use crate::activation::{self, Activation};
 use crate::isa::{Isa, Variant, select};
 use crate::pool::ThreadPool;
 
@@ -81,4 +83,23 @@ pub fn matmul_many(
     let stride = parts.iter().map(|(matrix, _)| matrix.rows()).sum();
     let out = OutMut::dense(out, stride);
     product::multiply(select(VARIANTS), pool, parts, (x, tokens), scratch, out);
+}
+
+/// `out[t] = f(x[t] . gate^T + bias) * (x[t] . up^T + bias)`: both matrices are `[inter, cols]`, `x` is
+/// `[tokens, cols]` and `out` `[tokens, inter]`. The same sums as two products and
+/// [`act_mul`](activation::VARIANTS) after them.
+///
+/// # Panics
+/// When the matrices differ in shape, or `x`, a bias or `out` does not fit it.
+pub fn matmul_gated(
+    function: Activation,
+    [gate, up]: [(&PackedMatrix, Option<&[f32]>); 2],
+    pool: &ThreadPool,
+    (x, tokens): (&[f32], usize),
+    scratch: &mut Scratch,
+    out: &mut [f32],
+) {
+    let variants = (select(VARIANTS), select(activation::VARIANTS));
+    let gate = gated::Gate { function, gate, up };
+    gated::multiply(variants, pool, &gate, (x, tokens), scratch, out);
 }

@@ -85,24 +85,29 @@ pub(crate) fn multiply(
     }
     check(parts, (x, tokens), &out);
     let x = &x[..tokens * parts[0].0.cols()];
-    let forms = Forms {
-        floats: parts.iter().any(|(matrix, _)| !matrix.dtype().is_quantised()),
-        quants: parts.iter().any(|(matrix, _)| matrix.dtype().is_quantised()),
-    };
     let product = Product {
         run: variant.run,
         parts,
-        input: scratch.prepare(pool, (x, tokens), forms),
+        input: scratch.prepare(pool, (x, tokens), forms(parts)),
         out: SharedMut::new(out.data),
         stride: out.stride,
         offset: out.offset,
         accumulate: out.accumulate,
     };
-    let split = Split::new(pool.threads(), parts, tokens);
+    let panels = parts.iter().map(|(matrix, _)| matrix.panels()).sum();
+    let split = Split::new(pool.threads(), parts, tokens, panels);
     pool.run(split.tasks(), &|task| {
         let (blocks, panels) = split.task(task);
         product.run(blocks, panels);
     });
+}
+
+/// The forms of the activations that the matrices of a product read.
+pub(super) fn forms(parts: &[Part<'_>]) -> Forms {
+    Forms {
+        floats: parts.iter().any(|(matrix, _)| !matrix.dtype().is_quantised()),
+        quants: parts.iter().any(|(matrix, _)| matrix.dtype().is_quantised()),
+    }
 }
 
 fn check(parts: &[Part<'_>], (x, tokens): (&[f32], usize), out: &OutMut<'_>) {
@@ -129,13 +134,6 @@ struct Product<'a> {
     accumulate: bool,
 }
 
-/// A tile: the panel within its matrix, the first column of that matrix in the output, the row block.
-struct Place {
-    panel: usize,
-    column: usize,
-    block: usize,
-}
-
 impl Product<'_> {
     /// Computes the panels `panels` (counted through all matrices) for the row blocks `blocks`.
     fn run(&self, blocks: Range<usize>, panels: Range<usize>) {
@@ -151,59 +149,76 @@ impl Product<'_> {
                 };
                 for block in blocks.clone() {
                     let part = part_range(next.len(), blocks.len(), block - blocks.start);
-                    let place = Place { panel: panel - first, column, block };
-                    self.tile((matrix, bias), place, &next[part], &mut sums);
+                    let rows = self.input.rows(block);
+                    let sums = &mut sums[..rows.len()];
+                    let place = (panel - first, rows.clone());
+                    panel_sums(self.run, &self.input, matrix, place, &next[part], sums);
+                    self.store((matrix, bias), panel - first, column, rows, sums);
                 }
             }
             (first, column) = (end, column + matrix.rows());
         }
     }
 
-    fn tile(
+    /// Writes the sums of a panel, whose matrix has its first column at `column`, for the tokens `rows`.
+    fn store(
         &self,
         (matrix, bias): Part<'_>,
-        Place { panel, column, block }: Place,
-        next: &[Line],
-        sums: &mut [[f32; WIDTH]; ROWS],
+        panel: usize,
+        column: usize,
+        rows: Range<usize>,
+        sums: &mut Sums,
     ) {
-        let rows = self.input.rows(block);
-        let quantised = matrix.dtype().is_quantised();
-        let tile = Tile {
-            dtype: matrix.dtype(),
-            panel: matrix.panel(panel),
-            rows: rows.len(),
-            floats: if quantised { &[] } else { self.input.floats(rows.clone()) },
-            quants: if quantised { self.input.quants(rows.clone()) } else { &[] },
-            next,
-        };
-        let sums = &mut sums[..rows.len()];
-        // SAFETY: variants are chosen among those whose instruction set is supported.
-        unsafe { (self.run)(&tile, sums) };
         let width = WIDTH.min(matrix.rows() - panel * WIDTH);
-        let bias = bias.map(|bias| &bias[panel * WIDTH..][..width]);
+        add_bias(sums, bias, panel, width);
         for (token, sums) in rows.zip(sums) {
             let start = token * self.stride + column + panel * WIDTH;
             // SAFETY: each token and panel is one task's, and columns of different panels do not
             // overlap.
             let out = unsafe { self.out.slice(start..start + width) };
-            store(out, &mut sums[..width], bias, self.accumulate);
+            match (out.first_chunk_mut::<WIDTH>(), self.accumulate) {
+                (Some(out), false) => *out = *sums,
+                (Some(out), true) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += *sum),
+                (None, false) => out.copy_from_slice(&sums[..width]),
+                (None, true) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += *sum),
+            }
         }
     }
 }
 
-fn store(out: &mut [f32], sums: &mut [f32], bias: Option<&[f32]>, accumulate: bool) {
-    if let Some(bias) = bias {
+/// The products of one panel with the tokens `rows`, which are a row block; `next` is what to ask for meanwhile.
+pub(super) fn panel_sums(
+    run: TileFn,
+    input: &Input<'_>,
+    matrix: &PackedMatrix,
+    (panel, rows): (usize, Range<usize>),
+    next: &[Line],
+    sums: &mut Sums,
+) {
+    let quantised = matrix.dtype().is_quantised();
+    let tile = Tile {
+        dtype: matrix.dtype(),
+        panel: matrix.panel(panel),
+        rows: rows.len(),
+        floats: if quantised { &[] } else { input.floats(rows.clone()) },
+        quants: if quantised { input.quants(rows) } else { &[] },
+        next,
+    };
+    // SAFETY: variants are chosen among those whose instruction set is supported.
+    unsafe { run(&tile, sums) };
+}
+
+/// Adds the part of a bias that belongs to the `width` columns of a panel.
+pub(super) fn add_bias(sums: &mut Sums, bias: Option<&[f32]>, panel: usize, width: usize) {
+    let Some(bias) = bias else { return };
+    let bias = &bias[panel * WIDTH..][..width];
+    for sums in sums {
         sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
-    }
-    if accumulate {
-        out.iter_mut().zip(sums).for_each(|(out, sum)| *out += *sum);
-    } else {
-        out.copy_from_slice(sums);
     }
 }
 
 /// How a product is split into tasks: ranges of panels (outer) by row blocks (inner), so that a thread keeps its panels.
-struct Split {
+pub(super) struct Split {
     row_blocks: usize,
     row_parts: usize,
     panels: usize,
@@ -211,9 +226,13 @@ struct Split {
 }
 
 impl Split {
-    fn new(threads: usize, parts: &[Part<'_>], tokens: usize) -> Split {
+    pub(super) fn new(
+        threads: usize,
+        parts: &[Part<'_>],
+        tokens: usize,
+        panels: usize,
+    ) -> Split {
         let row_blocks = row_blocks(tokens);
-        let panels: usize = parts.iter().map(|(matrix, _)| matrix.panels()).sum();
         let bytes: usize = parts.iter().map(|(matrix, _)| matrix.bytes()).sum();
         let quantised = parts.iter().all(|(matrix, _)| matrix.dtype().is_quantised());
         let block = if quantised { size_of::<QuantX>() } else { BLOCK * size_of::<f32>() };
@@ -228,11 +247,12 @@ impl Split {
         Split { row_blocks, row_parts, panels, panel_parts: wanted.min(worth).min(panels) }
     }
 
-    fn tasks(&self) -> usize {
+    pub(super) fn tasks(&self) -> usize {
         self.row_parts * self.panel_parts
     }
 
-    fn task(&self, index: usize) -> (Range<usize>, Range<usize>) {
+    /// Row blocks and panels of a task.
+    pub(super) fn task(&self, index: usize) -> (Range<usize>, Range<usize>) {
         (
             part_range(self.row_blocks, self.row_parts, index % self.row_parts),
             part_range(self.panels, self.panel_parts, index / self.row_parts),

@@ -230,6 +230,36 @@ fn products_of_one_input_share_rows_and_add_biases() {
 }
 
 #[test]
+fn a_gated_product_is_two_products_and_the_gate_between() {
+    let act_mul = select(crate::activation::VARIANTS).run;
+    for dtype in [WeightType::F32, WeightType::Bf16, WeightType::Q4_1] {
+        // The last panel is not full, and there are more row blocks than are kept apart.
+        for (rows, cols, tokens) in [(70, 64, 1), (70, 64, 13), (40, 32, 230)] {
+            let weights = stored(dtype, 2 * rows, cols).0;
+            let (gate, up) = weights.split_at(weights.len() / 2);
+            let [gate, up] =
+                [gate, up].map(|bytes| PackedMatrix::pack(dtype, rows, cols, bytes).unwrap());
+            let (x, bias) = (values(3, tokens * cols), values(5, 2 * rows));
+            let parts = [(&gate, Some(&bias[..rows])), (&up, Some(&bias[rows..]))];
+            let mut both = vec![0.0; tokens * 2 * rows];
+            let (one, mut scratch) = (ThreadPool::new(1), Scratch::default());
+            matmul_many(&parts, &one, &x, tokens, &mut scratch, &mut both);
+            let mut want = vec![f32::NAN; tokens * rows];
+            for (both, want) in both.chunks(2 * rows).zip(want.chunks_mut(rows)) {
+                act_mul(Activation::Silu, &both[..rows], &both[rows..], want);
+            }
+            for threads in [1, 3] {
+                let (pool, mut out) = (ThreadPool::new(threads), vec![f32::NAN; tokens * rows]);
+                let input = (x.as_slice(), tokens);
+                matmul_gated(Activation::Silu, parts, &pool, input, &mut scratch, &mut out);
+                let label = format!("{dtype:?} {rows}x{cols}, {tokens} tokens, {threads} threads");
+                assert_same(&label, &out, &want);
+            }
+        }
+    }
+}
+
+#[test]
 fn packed_size_is_about_the_stored_size() {
     for (dtype, most) in
         WeightType::ALL.into_iter().zip([4.0, 2.0, 2.0, 34.0 / 32.0, 0.5625, 0.625])
