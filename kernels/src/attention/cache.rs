@@ -9,12 +9,20 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Deref;
 
+use half::slice::HalfFloatSliceExt;
+
 use crate::pool::{SharedMut, ThreadPool};
-use crate::rows::{Rows, split_rows};
+use crate::rows::Rows;
 use crate::simd::Simd;
 
 /// Positions of a tile of transposed keys, and the unit that value rows are padded to: the widest vector.
 const LANES: usize = 16;
+
+/// Values narrowed at a time on their way into a tile of keys.
+const NARROWED: usize = 64;
+
+/// Keys of a step below which one thread writes them all: about as long as a fork and a join.
+const PARALLEL_VALUES: usize = 2048;
 
 /// Vectors start at cache lines.
 const ALIGNMENT: usize = 64;
@@ -86,6 +94,8 @@ impl Shape {
 pub(super) unsafe trait Element: Copy + Send + Sync + 'static {
     /// Rounds to the nearest, ties to even.
     fn narrow(x: f32) -> Self;
+    /// Rounds each of `from`; both have one length.
+    fn narrow_all(from: &[f32], to: &mut [Self]);
     fn widen(self) -> f32;
     /// # Safety
     /// [`Simd::LANES`] values must be readable at `from`.
@@ -96,6 +106,9 @@ pub(super) unsafe trait Element: Copy + Send + Sync + 'static {
 unsafe impl Element for f32 {
     fn narrow(x: f32) -> Self {
         x
+    }
+    fn narrow_all(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
     }
     fn widen(self) -> f32 {
         self
@@ -112,6 +125,9 @@ unsafe impl Element for half::f16 {
     fn narrow(x: f32) -> Self {
         half::f16::from_f32(x)
     }
+    fn narrow_all(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
+    }
     fn widen(self) -> f32 {
         self.to_f32()
     }
@@ -126,6 +142,9 @@ unsafe impl Element for half::f16 {
 unsafe impl Element for half::bf16 {
     fn narrow(x: f32) -> Self {
         half::bf16::from_f32(x)
+    }
+    fn narrow_all(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
     }
     fn widen(self) -> f32 {
         self.to_f32()
@@ -268,42 +287,73 @@ fn write<E: Element>(
     v: Rows<'_>,
     slots: &[u32],
 ) {
-    let (tile, head_dim) = (shape.tile(), shape.head_dim);
     let (keys, values) =
         (SharedMut::new(pair.keys.as_mut_slice()), SharedMut::new(pair.values.as_mut_slice()));
-    // Split by head and not by token: heads never share memory, whatever the slots.
-    split_rows(pool, shape.kv_heads, slots.len() * head_dim * 4, &|heads| {
-        let place = |slot: u32, head: usize| {
-            let (block, offset) =
-                (slot as usize / shape.block_size, slot as usize % shape.block_size);
-            let key = shape.key_tile(block, head, offset);
-            // SAFETY: the tile belongs to this head, each head to one part, and a part holds one place at a time.
-            let keys = unsafe { keys.slice(key..key + tile * head_dim) };
-            let value = shape.value_row(block, head, offset);
-            // SAFETY: as above, for the row.
-            (keys, unsafe { values.slice(value..value + head_dim) }, offset % tile)
-        };
-        for (token, &slot) in slots.iter().enumerate() {
-            for head in heads.clone() {
-                #[cfg(target_arch = "x86_64")]
-                if let Some(&next) = slots.get(token + 1) {
-                    // Nothing read these lines before: ask for them before they are written.
-                    let (keys, values, _) = place(next, head);
-                    super::x86::prefetch_lines(keys);
-                    super::x86::prefetch_lines(values);
-                }
-                let columns = head * head_dim..(head + 1) * head_dim;
-                let (keys, values, lane) = place(slot, head);
-                for (column, &x) in keys.chunks_exact_mut(tile).zip(&k.row(token)[columns.clone()])
-                {
-                    column[lane] = E::narrow(x);
-                }
-                for (to, &x) in values.iter_mut().zip(&v.row(token)[columns]) {
-                    *to = E::narrow(x);
-                }
+    // Split by head and not by token: heads never share memory, whatever the slots; nor do keys and values.
+    let one = |part: usize| {
+        let head = part / 2;
+        let columns = head * shape.head_dim..(head + 1) * shape.head_dim;
+        if part.is_multiple_of(2) {
+            write_keys(shape, &keys, head, slots, &|token| &k.row(token)[columns.clone()]);
+        } else {
+            write_values(shape, &values, head, slots, &|token| &v.row(token)[columns.clone()]);
+        }
+    };
+    let parts = 2 * shape.kv_heads;
+    if slots.len() * k.width() < PARALLEL_VALUES {
+        (0..parts).for_each(one);
+    } else {
+        pool.run(parts, &one);
+    }
+}
+
+/// Writes a head's keys, one column of a tile each.
+fn write_keys<'a, E: Element>(
+    shape: &Shape,
+    keys: &SharedMut<'_, E>,
+    head: usize,
+    slots: &[u32],
+    row: &dyn Fn(usize) -> &'a [f32],
+) {
+    let tile = shape.tile();
+    let place = |slot: u32| {
+        let (block, offset) = (slot as usize / shape.block_size, slot as usize % shape.block_size);
+        let start = shape.key_tile(block, head, offset);
+        // SAFETY: the tile belongs to this head, whose keys are one part's, and a part holds one tile at a time.
+        (unsafe { keys.slice(start..start + tile * shape.head_dim) }, offset % tile)
+    };
+    let mut narrow = [E::narrow(0.0); NARROWED];
+    for (token, &slot) in slots.iter().enumerate() {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(&next) = slots.get(token + 1) {
+            // Nothing read these lines before: ask for them before they are written.
+            super::x86::prefetch_lines(place(next).0);
+        }
+        let (keys, lane) = place(slot);
+        for (columns, row) in keys.chunks_mut(NARROWED * tile).zip(row(token).chunks(NARROWED)) {
+            let narrow = &mut narrow[..row.len()];
+            E::narrow_all(row, narrow);
+            for (column, &x) in columns.chunks_exact_mut(tile).zip(&*narrow) {
+                column[lane] = x;
             }
         }
-    });
+    }
+}
+
+/// Writes a head's values, a row each.
+fn write_values<'a, E: Element>(
+    shape: &Shape,
+    values: &SharedMut<'_, E>,
+    head: usize,
+    slots: &[u32],
+    row: &dyn Fn(usize) -> &'a [f32],
+) {
+    for (token, &slot) in slots.iter().enumerate() {
+        let (block, offset) = (slot as usize / shape.block_size, slot as usize % shape.block_size);
+        let start = shape.value_row(block, head, offset);
+        // SAFETY: the row belongs to this head, whose values are one part's, and a part holds one row at a time.
+        E::narrow_all(row(token), unsafe { values.slice(start..start + shape.head_dim) });
+    }
 }
 
 /// Zeros that cost nothing until touched, starting at a cache line.

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::input::{Input, ROWS, Scratch};
 use super::layout::WIDTH;
-use super::product::{Part, Split, TileFn, add_bias, forms, panel_sums};
+use super::product::{Part, Split, Sums, TileFn, add_bias, forms, panel_sums};
 use crate::activation::{ActMul, Activation};
 use crate::isa::Variant;
 use crate::pool::{SharedMut, ThreadPool, part_range};
@@ -54,8 +54,9 @@ pub(super) fn multiply(
     };
     pool.run(split.tasks(), &|task| {
         let (blocks, panels) = split.task(task);
+        let mut sums = [[[0.0; WIDTH]; ROWS]; BLOCKS + 2];
         for panel in panels.clone() {
-            product.run(blocks.clone(), panel, panels.end);
+            product.run(blocks.clone(), panel, panels.end, &mut sums);
         }
     });
 }
@@ -71,14 +72,20 @@ struct Gated<'a> {
 }
 
 impl Gated<'_> {
-    /// Computes a panel for the row blocks `blocks`; the task's panels end before `end`.
-    fn run(&self, blocks: Range<usize>, panel: usize, end: usize) {
+    /// Computes a panel for the row blocks `blocks`; the task's panels end before `end`. `sums` is working memory.
+    fn run(
+        &self,
+        blocks: Range<usize>,
+        panel: usize,
+        end: usize,
+        sums: &mut [[[f32; WIDTH]; ROWS]; BLOCKS + 2],
+    ) {
+        let [gates @ .., ups, joined] = sums;
         let (gate, up) = (self.gate.gate.0, self.gate.up.0);
         let after = if panel + 1 < end { gate.panel(panel + 1) } else { &[] };
-        let mut gates = [[[0.0; WIDTH]; ROWS]; BLOCKS];
         for first in blocks.clone().step_by(BLOCKS) {
             let group = first..blocks.end.min(first + BLOCKS);
-            for (block, sums) in group.clone().zip(&mut gates) {
+            for (block, sums) in group.clone().zip(&mut *gates) {
                 // Up's panel is asked for once, while the first blocks meet the gate's.
                 let next = if first == blocks.start { up.panel(panel) } else { &[] };
                 let next = &next[part_range(next.len(), group.len(), block - first)];
@@ -86,30 +93,23 @@ impl Gated<'_> {
                 let sums = &mut sums[..rows.len()];
                 panel_sums(self.tile, &self.input, gate, (panel, rows), next, sums);
             }
-            for (block, gates) in group.zip(&mut gates) {
+            for (block, gates) in group.zip(&mut *gates) {
                 let next = &after[part_range(after.len(), blocks.len(), block - blocks.start)];
                 let rows = self.input.rows(block);
-                let (mut ups, gates) = ([[0.0; WIDTH]; ROWS], &mut gates[..rows.len()]);
-                let ups = &mut ups[..rows.len()];
+                let [gates, ups, joined] = [gates, &mut *ups, &mut *joined].map(|sums| {
+                    &mut sums[..rows.len()]
+                });
                 panel_sums(self.tile, &self.input, up, (panel, rows.clone()), next, ups);
-                self.join(panel, rows, gates, ups);
+                self.join(panel, rows, [gates, ups, joined]);
             }
         }
     }
 
-    /// Writes `f(gates) * ups` for the tokens `rows`.
-    fn join(
-        &self,
-        panel: usize,
-        rows: Range<usize>,
-        gates: &mut [[f32; WIDTH]],
-        ups: &mut [[f32; WIDTH]],
-    ) {
+    /// Writes `joined = f(gates) * ups` for the tokens `rows`.
+    fn join(&self, panel: usize, rows: Range<usize>, [gates, ups, joined]: [&mut Sums; 3]) {
         let width = WIDTH.min(self.width - panel * WIDTH);
         add_bias(gates, self.gate.gate.1, panel, width);
         add_bias(ups, self.gate.up.1, panel, width);
-        let mut joined = [[0.0; WIDTH]; ROWS];
-        let joined = &mut joined[..rows.len()];
         let (gates, ups) = (gates.as_flattened(), ups.as_flattened());
         (self.act_mul)(self.gate.function, gates, ups, joined.as_flattened_mut());
         for (token, joined) in rows.zip(joined) {

@@ -210,20 +210,34 @@ fn quantised_rows<const KIND: u8, const ROWS: usize>(
     for (lines, xs) in panel.chunks_exact(lines).zip(x.quants.chunks_exact(x.rows)) {
         next.ask();
         let Some(xs) = xs[x.first..].first_chunk::<ROWS>() else { unreachable!("rows of a block") };
-        let dots = match KIND {
-            Q8_0 => dot_bytes(&lines[1..], xs),
-            Q4_0 => dot_nibbles(&lines[1..], xs, xs.each_ref().map(|x| x.minus_8)),
-            _ => dot_nibbles(&lines[2..], xs, [0; ROWS]),
+        let mut dots = [[_mm512_setzero_si512(); 4]; ROWS];
+        for (dots, x) in dots.iter_mut().zip(xs) {
+            let start = match KIND {
+                Q8_0 => x.minus_128,
+                Q4_0 => x.minus_8,
+                _ => 0,
+            };
+            (dots[2], dots[3]) = (_mm512_set1_epi32(start), _mm512_set1_epi32(start));
+        }
+        let quants = match KIND {
+            Q4_1 => &lines[2..],
+            _ => &lines[1..],
         };
+        if KIND == Q8_0 {
+            add_bytes(&mut dots, quants, xs);
+        } else {
+            add_nibbles::<KIND, ROWS>(&mut dots, quants, xs);
+        }
         let scales = widen_f16(&lines[0]);
         let minimums = if KIND == Q4_1 { widen_f16(&lines[1]) } else { scales };
-        for ((sums, dots), x) in sums.iter_mut().zip(dots).zip(xs) {
+        for ((sums, dots), x) in sums.iter_mut().zip(&dots).zip(xs) {
             let (x_scale, x_sum) = (_mm512_set1_ps(x.scale), _mm512_set1_ps(x.weighted_sum));
             for (column, sums) in sums.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-                let scale = _mm512_mul_ps(scales[column], x_scale);
+                let dot = _mm512_slli_epi32::<8>(dots[column]);
+                let dot = _mm512_cvtepi32_ps(_mm512_add_epi32(dot, dots[2 + column]));
                 // SAFETY: 16 floats are 64 readable and writable bytes.
                 let mut sum = unsafe { _mm512_loadu_ps(sums.as_ptr()) };
-                sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[column]), scale, sum);
+                sum = _mm512_fmadd_ps(dot, _mm512_mul_ps(scales[column], x_scale), sum);
                 if KIND == Q4_1 {
                     sum = _mm512_fmadd_ps(x_sum, minimums[column], sum);
                 }
@@ -234,69 +248,77 @@ fn quantised_rows<const KIND: u8, const ROWS: usize>(
     }
 }
 
-/// Sums of the products with the high and with the low bytes, two registers of columns per token.
-type Dots<const ROWS: usize> = [[[__m512i; 2]; 2]; ROWS];
+/// Sums of the products with the high bytes, two registers of columns, then with the low bytes, per token.
+type Dots<const ROWS: usize> = [[__m512i; 4]; ROWS];
 
-/// Dot products of 32 unsigned bytes per column, the 128 taken back.
+/// Adds the products of 32 unsigned bytes per column.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn dot_bytes<const ROWS: usize>(lines: &[Line], xs: &[QuantX; ROWS]) -> [[__m512i; 2]; ROWS] {
-    let mut dots = start_dots(xs.each_ref().map(|x| x.minus_128));
-    for j in 0..8 {
-        add_dots(&mut dots, [load(&lines[2 * j]), load(&lines[2 * j + 1])], xs, j);
+fn add_bytes<const ROWS: usize>(dots: &mut Dots<ROWS>, lines: &[Line], xs: &[QuantX; ROWS]) {
+    let Some(lines) = lines.first_chunk::<16>() else { unreachable!("32 bytes per column") };
+    macro_rules! quads {
+        ($($quad:literal)*) => { $(
+            let weights = [load(&lines[2 * $quad]), load(&lines[2 * $quad + 1])];
+            add_quad::<$quad, ROWS>(dots, weights, xs);
+        )* };
     }
-    join_dots(dots)
+    quads!(0 1 2 3 4 5 6 7);
 }
 
-/// Dot products of 32 nibbles per column, starting from `start`.
+/// Adds the products of 32 nibbles per column.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn dot_nibbles<const ROWS: usize>(
-    lines: &[Line],
-    xs: &[QuantX; ROWS],
-    start: [i32; ROWS],
-) -> [[__m512i; 2]; ROWS] {
+fn add_nibbles<const KIND: u8, const ROWS: usize>(dots: &mut Dots<ROWS>, lines: &[Line], xs: &[QuantX; ROWS]) {
+    let Some(lines) = lines.first_chunk::<8>() else { unreachable!("32 nibbles per column") };
     let mask = _mm512_set1_epi8(15);
-    let mut dots = start_dots(start);
-    for j in 0..4 {
-        let packed = [load(&lines[2 * j]), load(&lines[2 * j + 1])];
-        add_dots(&mut dots, packed.map(|bytes| _mm512_and_si512(bytes, mask)), xs, j);
-        let high = packed.map(|bytes| _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask));
-        add_dots(&mut dots, high, xs, 4 + j);
+    macro_rules! quads {
+        ($($low:literal $high:literal,)*) => { $(
+            let packed = [load(&lines[2 * $low]), load(&lines[2 * $low + 1])];
+            let low = [_mm512_and_si512(packed[0], mask), _mm512_and_si512(packed[1], mask)];
+            add_quad::<$low, ROWS>(dots, low, xs);
+            let high = [_mm512_srli_epi16::<4>(packed[0]), _mm512_srli_epi16::<4>(packed[1])];
+            let high = [_mm512_and_si512(high[0], mask), _mm512_and_si512(high[1], mask)];
+            add_quad::<$high, ROWS>(dots, high, xs);
+        )* };
     }
-    join_dots(dots)
+    quads!(0 4, 1 5, 2 6, 3 7,);
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn start_dots<const ROWS: usize>(start: [i32; ROWS]) -> Dots<ROWS> {
-    start.map(|start| [[_mm512_setzero_si512(); 2], [_mm512_set1_epi32(start); 2]])
-}
-
+/// Adds the products with the quants `4 * QUAD..` of each token.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn add_dots<const ROWS: usize>(
+fn add_quad<const QUAD: usize, const ROWS: usize>(
     dots: &mut Dots<ROWS>,
     weights: [__m512i; 2],
     xs: &[QuantX; ROWS],
-    quad: usize,
 ) {
     for (dots, x) in dots.iter_mut().zip(xs) {
-        for (dots, x) in dots.iter_mut().zip([x.high[quad], x.low[quad]]) {
-            let x = _mm512_set1_epi32(x);
-            dots[0] = _mm512_dpbusd_epi32(dots[0], weights[0], x);
-            dots[1] = _mm512_dpbusd_epi32(dots[1], weights[1], x);
-        }
+        let (high, low) = (broadcast::<QUAD>(&x.high), broadcast::<QUAD>(&x.low));
+        dots[0] = _mm512_dpbusd_epi32(dots[0], weights[0], high);
+        dots[1] = _mm512_dpbusd_epi32(dots[1], weights[1], high);
+        dots[2] = _mm512_dpbusd_epi32(dots[2], weights[0], low);
+        dots[3] = _mm512_dpbusd_epi32(dots[3], weights[1], low);
     }
 }
 
-/// `256 * high + low`.
+/// The word `QUAD` in every lane, by a load that broadcasts. As an intrinsic the compiler merges such loads into
+/// wide ones and takes the words apart again: two shuffles for a load, a quarter of the tile's time.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn join_dots<const ROWS: usize>(dots: Dots<ROWS>) -> [[__m512i; 2]; ROWS] {
-    dots.map(|[high, low]| {
-        [0, 1].map(|column| _mm512_add_epi32(_mm512_slli_epi32::<8>(high[column]), low[column]))
-    })
+fn broadcast<const QUAD: usize>(quads: &[i32; BLOCK / 4]) -> __m512i {
+    const { assert!(QUAD < BLOCK / 4) };
+    let word: __m512i;
+    // SAFETY: reads one word of the array.
+    unsafe {
+        std::arch::asm!(
+            "vpbroadcastd {word}, dword ptr [{quads} + {offset}]",
+            word = lateout(zmm_reg) word,
+            quads = in(reg) quads.as_ptr(),
+            offset = const 4 * QUAD,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    word
 }
 
 /// `[rows][cols]` to quantised `[cols / 32][rows]`: [`quantise_block`] with the same roundings.
