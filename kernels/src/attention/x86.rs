@@ -48,36 +48,38 @@ fn run<S: Simd, E: Element>(simd: S, unit: &Unit<'_>, pair: &Pair<E>, partial: &
     }
 }
 
-/// Asks for the keys and values that are read [`AHEAD`] positions after `position`, a multiple of the tile of keys, to
-/// be brought near: of this sequence, or of what comes after it.
+/// Where the keys and values lie that are read [`AHEAD`] positions after `position`, a multiple of the tile of keys: of
+/// this sequence, or of what comes after it. One of them is asked for with each that is read now: a row of requests
+/// would fill the processor's list of them and then wait.
 #[inline(always)]
-fn prefetch_after<E: Element>(unit: &Unit<'_>, pair: &Pair<E>, position: usize) {
+fn ahead(unit: &Unit<'_>, position: usize) -> Option<(usize, usize, usize)> {
+    // Many rows hide the latency of memory behind arithmetic.
+    if unit.rows > FEW_ROWS {
+        return None;
+    }
     let lanes = unit.cache.shape().tile();
     let (position, end) = (position + AHEAD, unit.end.next_multiple_of(lanes));
-    if position < end {
-        prefetch(unit, pair, unit.table, unit.kv_head, position);
-    } else if let Some(next) = &unit.next {
+    let (table, kv_head, position) = if position < end {
+        (unit.table, unit.kv_head, position)
+    } else {
+        let next = unit.next.as_ref()?;
         let position = next.positions.start / lanes * lanes + (position - end);
-        if position < next.positions.end {
-            prefetch(unit, pair, next.table, next.kv_head, position);
+        if position >= next.positions.end {
+            return None;
         }
-    }
+        (next.table, next.kv_head, position)
+    };
+    let (block, offset) = place(unit.cache.shape().block_size, table, position);
+    Some((block, kv_head, offset))
 }
 
+/// Asks for the cache lines that hold `bytes` bytes from `address` on, an address within an allocation.
 #[inline(always)]
-fn prefetch<E: Element>(
-    unit: &Unit<'_>,
-    pair: &Pair<E>,
-    table: &[u32],
-    kv_head: usize,
-    position: usize,
-) {
-    let shape = unit.cache.shape();
-    let (block, offset) = place(shape.block_size, table, position);
-    let keys = &pair.keys[shape.key_tile(block, kv_head, offset)..];
-    let values = &pair.values[shape.value_row(block, kv_head, offset)..];
-    prefetch_lines(&keys[..shape.tile() * shape.head_dim]);
-    prefetch_lines(&values[..shape.tile() * shape.value_width()]);
+fn prefetch<E: Element>(address: *const E, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        // SAFETY: a prefetch reads nothing that the program can see, and faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast::<i8>().wrapping_add(line)) }
+    }
 }
 
 /// Asks for the cache lines of `data`.
@@ -102,17 +104,17 @@ fn score_tile<S: Simd, E: Element>(
     let shape = unit.cache.shape();
     let lanes = shape.tile();
     for position in (tile.start / lanes * lanes..tile.end).step_by(lanes) {
-        // Many rows hide the latency of memory behind arithmetic.
-        if unit.rows <= FEW_ROWS {
-            prefetch_after(unit, pair, position);
-        }
         let (block, offset) = unit.place(position);
         let start = shape.key_tile(block, unit.kv_head, offset);
+        let ahead = ahead(unit, position)
+            .map(|(block, head, offset)| &pair.keys[shape.key_tile(block, head, offset)..]);
         for part in (0..lanes).step_by(S::LANES) {
             let keys = &pair.keys[start + part..];
             let place = position - base + part;
             let mut row = 0;
             while row < unit.rows {
+                let ahead = if part + row == 0 { ahead } else { None };
+                let keys = (keys, ahead);
                 let q = &partial.q[row * shape.value_width()..];
                 let scores = &mut partial.scores[row * SCORE_STRIDE + place..];
                 row += match unit.rows - row {
@@ -138,12 +140,12 @@ unsafe fn at<S: Simd, E: Element>(simd: S, from: &[E], index: usize) -> S::F {
     unsafe { E::load(simd, from.as_ptr().add(index)) }
 }
 
-/// Scores of `R` rows against one vector of keys; returns `R`.
+/// Scores of `R` rows against one vector of keys, while the tile `ahead` is asked for; returns `R`.
 #[inline(always)]
 fn score_rows<S: Simd, E: Element, const R: usize>(
     simd: S,
     shape: &Shape,
-    keys: &[E],
+    (keys, ahead): (&[E], Option<&[E]>),
     q: &[f32],
     scores: &mut [f32],
 ) -> usize {
@@ -152,6 +154,9 @@ fn score_rows<S: Simd, E: Element, const R: usize>(
     assert!(q.len() >= (R - 1) * width + head_dim, "q holds the rows");
     let (mut even, mut odd) = ([simd.splat(0.0); R], [simd.splat(0.0); R]);
     for d in (0..head_dim / 2 * 2).step_by(2) {
+        if let Some(ahead) = ahead {
+            prefetch(ahead.as_ptr().wrapping_add(d * step), 2 * step * size_of::<E>());
+        }
         // SAFETY: `d + 1 < head_dim`, so the vectors end inside `keys` by the assertion above.
         let (a, b) = unsafe { (at(simd, keys, d * step), at(simd, keys, (d + 1) * step)) };
         for (r, (even, odd)) in even.iter_mut().zip(&mut odd).enumerate() {
@@ -220,6 +225,8 @@ fn weigh<S: Simd>(simd: S, unit: &Unit<'_>, partial: &mut Partial<'_>, row: usiz
 struct ValueRows<'a, E: Element> {
     values: &'a [E],
     starts: [usize; KEY_TILE],
+    /// Where the rows start that are asked for meanwhile; `usize::MAX` for none.
+    ahead: [usize; KEY_TILE],
     len: usize,
     width: usize,
 }
@@ -229,7 +236,7 @@ impl<'a, E: Element> ValueRows<'a, E> {
     fn new(unit: &Unit<'_>, pair: &'a Pair<E>, keys: Range<usize>) -> Self {
         let shape = unit.cache.shape();
         let (values, width, len): (&[E], _, _) = (&pair.values, shape.value_width(), keys.len());
-        let mut starts = [0; KEY_TILE];
+        let (mut starts, mut later) = ([0; KEY_TILE], [usize::MAX; KEY_TILE]);
         let (mut filled, mut position) = (0, keys.start);
         while position < keys.end {
             let (block, offset) = unit.place(position);
@@ -239,9 +246,15 @@ impl<'a, E: Element> ValueRows<'a, E> {
             for (index, start) in starts[filled..filled + count].iter_mut().enumerate() {
                 *start = first + index * width;
             }
+            if let Some((block, head, offset)) = ahead(unit, position) {
+                let first = shape.value_row(block, head, offset);
+                for (index, start) in later[filled..filled + count].iter_mut().enumerate() {
+                    *start = first + index * width;
+                }
+            }
             (filled, position) = (filled + count, position + count);
         }
-        Self { values, starts, len, width }
+        Self { values, starts, ahead: later, len, width }
     }
 
     /// One vector of the row of key `key`, from `column` on.
@@ -328,6 +341,10 @@ fn add_columns<S: Simd, E: Element, const R: usize, const C: usize>(
         }
     }
     for key in 0..values.len {
+        if values.ahead[key] != usize::MAX {
+            let row = values.values.as_ptr().wrapping_add(values.ahead[key] + column);
+            prefetch(row, C * S::LANES * size_of::<E>());
+        }
         let mut loaded = [simd.splat(0.0); C];
         for (c, loaded) in loaded.iter_mut().enumerate() {
             // SAFETY: `key < values.len`, and the columns lie in the row by the assertion above.
