@@ -217,11 +217,15 @@ pub(super) fn add_bias(sums: &mut Sums, bias: Option<&[f32]>, panel: usize, widt
     }
 }
 
-/// How a product is split into tasks: ranges of panels (outer) by row blocks (inner), so that a thread keeps its panels.
+/// How a product is split into tasks: the panels are shared out evenly among the threads, a thread's panels cut into
+/// tasks, and those (outer) by row blocks (inner), so that a thread keeps its panels.
 pub(super) struct Split {
     row_blocks: usize,
     row_parts: usize,
     panels: usize,
+    /// Threads that take part.
+    threads: usize,
+    /// Ranges of panels of a thread.
     panel_parts: usize,
 }
 
@@ -238,24 +242,26 @@ impl Split {
         let block = if quantised { size_of::<QuantX>() } else { BLOCK * size_of::<f32>() };
         let input = tokens * parts[0].0.cols().div_ceil(BLOCK) * block;
         let row_parts = input.div_ceil(CACHED_INPUT_BYTES).min(row_blocks);
+        let worth = (bytes.saturating_mul(row_blocks) / MIN_PART_BYTES).min(panels).max(1);
+        let threads = threads.min(worth);
         let wanted = match (threads, row_blocks) {
-            (1, _) => 1,
-            (_, 1) => threads,
-            _ => (threads * TASKS_PER_THREAD).div_ceil(row_parts),
+            (1, _) | (_, 1) => 1,
+            _ => TASKS_PER_THREAD.div_ceil(row_parts),
         };
-        let worth = (bytes.saturating_mul(row_blocks) / MIN_PART_BYTES).max(1);
-        Split { row_blocks, row_parts, panels, panel_parts: wanted.min(worth).min(panels) }
+        let panel_parts = wanted.min(worth / threads);
+        Split { row_blocks, row_parts, panels, threads, panel_parts }
     }
 
     pub(super) fn tasks(&self) -> usize {
-        self.row_parts * self.panel_parts
+        self.threads * self.panel_parts * self.row_parts
     }
 
     /// Row blocks and panels of a task.
     pub(super) fn task(&self, index: usize) -> (Range<usize>, Range<usize>) {
-        (
-            part_range(self.row_blocks, self.row_parts, index % self.row_parts),
-            part_range(self.panels, self.panel_parts, index / self.row_parts),
-        )
+        let rows = part_range(self.row_blocks, self.row_parts, index % self.row_parts);
+        let index = index / self.row_parts;
+        let own = part_range(self.panels, self.threads, index / self.panel_parts);
+        let panels = part_range(own.len(), self.panel_parts, index % self.panel_parts);
+        (rows, own.start + panels.start..own.start + panels.end)
     }
 }
