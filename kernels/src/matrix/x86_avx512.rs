@@ -302,7 +302,7 @@ fn add_quad<const QUAD: usize, const ROWS: usize>(
 }
 
 /// The word `QUAD` in every lane, by a load that broadcasts. As an intrinsic the compiler merges such loads into
-/// wide ones and takes the words apart again: two shuffles for a load, a quarter of the tile's time.
+/// wide ones and takes the words apart again, two shuffles for a load.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn broadcast<const QUAD: usize>(quads: &[i32; BLOCK / 4]) -> __m512i {
