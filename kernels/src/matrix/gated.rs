@@ -39,7 +39,11 @@ pub(super) fn multiply(
         assert_eq!((part.rows(), part.cols()), (width, cols), "gate and up have one shape");
         assert!(bias.is_none_or(|bias| bias.len() == width), "one bias per output");
     }
-    assert_eq!((x.len(), out.len()), (tokens * cols, tokens * width), "x and out are {tokens} rows");
+    assert_eq!(
+        (x.len(), out.len()),
+        (tokens * cols, tokens * width),
+        "x and out are {tokens} rows"
+    );
     if tokens == 0 {
         return;
     }
@@ -96,9 +100,8 @@ impl Gated<'_> {
             for (block, gates) in group.zip(&mut *gates) {
                 let next = &after[part_range(after.len(), blocks.len(), block - blocks.start)];
                 let rows = self.input.rows(block);
-                let [gates, ups, joined] = [gates, &mut *ups, &mut *joined].map(|sums| {
-                    &mut sums[..rows.len()]
-                });
+                let [gates, ups, joined] =
+                    [gates, &mut *ups, &mut *joined].map(|sums| &mut sums[..rows.len()]);
                 panel_sums(self.tile, &self.input, up, (panel, rows.clone()), next, ups);
                 self.join(panel, rows, [gates, ups, joined]);
             }

@@ -230,12 +230,7 @@ pub(super) struct Split {
 }
 
 impl Split {
-    pub(super) fn new(
-        threads: usize,
-        parts: &[Part<'_>],
-        tokens: usize,
-        panels: usize,
-    ) -> Split {
+    pub(super) fn new(threads: usize, parts: &[Part<'_>], tokens: usize, panels: usize) -> Split {
         let row_blocks = row_blocks(tokens);
         let bytes: usize = parts.iter().map(|(matrix, _)| matrix.bytes()).sum();
         let quantised = parts.iter().all(|(matrix, _)| matrix.dtype().is_quantised());

@@ -268,7 +268,11 @@ fn add_bytes<const ROWS: usize>(dots: &mut Dots<ROWS>, lines: &[Line], xs: &[Qua
 /// Adds the products of 32 nibbles per column.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn add_nibbles<const KIND: u8, const ROWS: usize>(dots: &mut Dots<ROWS>, lines: &[Line], xs: &[QuantX; ROWS]) {
+fn add_nibbles<const KIND: u8, const ROWS: usize>(
+    dots: &mut Dots<ROWS>,
+    lines: &[Line],
+    xs: &[QuantX; ROWS],
+) {
     let Some(lines) = lines.first_chunk::<8>() else { unreachable!("32 nibbles per column") };
     let mask = _mm512_set1_epi8(15);
     macro_rules! quads {

@@ -210,7 +210,8 @@ impl Ticket {
 
     /// Of a word of claims: how many were claimed of a job; `None` when the word is of a later one.
     fn claimed_of(self, job: Ticket) -> Option<usize> {
-        let ahead = (self.0 >> PART_BITS << PART_BITS).wrapping_sub(job.0 >> PART_BITS << PART_BITS);
+        let ahead =
+            (self.0 >> PART_BITS << PART_BITS).wrapping_sub(job.0 >> PART_BITS << PART_BITS);
         match ahead {
             0 => Some(self.parts()),
             1..=0x7fff_ffff_ffff_ffff => None,
@@ -271,9 +272,8 @@ impl Shared {
         // SAFETY: only the lifetime changes. Every use of the pointer ends before `run_on` returns:
         // uses happen under a claim, and `run_on` waits until as many parts are done as there were to
         // claim.
-        let body: Body = unsafe {
-            std::mem::transmute::<*const (dyn Fn(usize, usize) + Sync + '_), Body>(body)
-        };
+        let body: Body =
+            unsafe { std::mem::transmute::<*const (dyn Fn(usize, usize) + Sync + '_), Body>(body) };
         self.done.0.store(0, Ordering::Relaxed);
         // SAFETY: the previous job's parts have all ended and none of this one is claimable yet, so
         // no thread reads it.
