@@ -7,6 +7,7 @@
 //! the pairs below it, so that a path fetches a line every second level; pairs lie breadth first.
 
 use std::collections::VecDeque;
+use std::hint::select_unpredictable;
 
 use super::columns::{Columns, Key, Reader, threshold_key};
 use super::places::Places;
@@ -77,6 +78,7 @@ pub(super) struct Walk<K, L, const SHIFT: u32> {
     nodes: Vec<NodeLine<K, L>>,
     /// Nodes so far, those between lines included.
     len: usize,
+    /// Of each tree, and that of a leaf for paths with nothing left to do.
     roots: Vec<usize>,
     columns: usize,
     /// Levels of the deepest tree, where all are shallow.
@@ -107,6 +109,9 @@ impl<K: Key, L: Link, const SHIFT: u32> Walk<K, L, SHIFT> {
             walk.push(tree, own, places);
             of_split = rest;
         }
+        walk.align();
+        walk.roots.push(walk.len);
+        walk.add_node(K::LEFT, walk.columns as u32);
         Some(walk)
     }
 
@@ -155,21 +160,28 @@ impl<K: Key, L: Link, const SHIFT: u32> Walk<K, L, SHIFT> {
         columns: &[u32],
         places: &Places,
     ) -> Option<(usize, u32)> {
-        let place = self.len;
-        let (key, column, node) = match child {
-            Child::Leaf(leaf) => (K::of_place(places.of(leaf)), self.columns as u32, None),
+        match child {
+            Child::Leaf(leaf) => {
+                self.add_node(K::of_place(places.of(leaf)), self.columns as u32);
+                None
+            }
             Child::Node(index) => {
                 let key = threshold_key(&tree.splits[index as usize]);
-                (key, columns[index as usize], Some((place, index)))
+                Some((self.add_node(key, columns[index as usize]), index))
             }
-        };
-        let node_of = Node { key, link: L::pack::<SHIFT>(place, column) };
-        if place.is_multiple_of(LINE) {
-            self.nodes.push(NodeLine([node_of; LINE]));
         }
-        self.nodes[place / LINE].0[place % LINE] = node_of;
+    }
+
+    /// Adds a node that links to itself; returns its place.
+    fn add_node(&mut self, key: K, column: u32) -> usize {
+        let place = self.len;
+        let node = Node { key, link: L::pack::<SHIFT>(place, column) };
+        if place.is_multiple_of(LINE) {
+            self.nodes.push(NodeLine([node; LINE]));
+        }
+        self.nodes[place / LINE].0[place % LINE] = node;
         self.len += 1;
-        node
+        place
     }
 
     /// The next node starts a line.
@@ -190,6 +202,7 @@ impl<K: Key, L: Link, const SHIFT: u32> Walk<K, L, SHIFT> {
         let block = (KEY_BYTES / (width * size_of::<K>())).clamp(64, 4096).min(rows.max(1));
         let mut keys = vec![K::LEFT; block * width];
         let mut ids = vec![0; block];
+        let mut places = vec![[0]; self.roots.len()];
         for start in (0..rows).step_by(block) {
             let count = block.min(rows - start);
             for (row, keys) in keys.chunks_exact_mut(width).take(count).enumerate() {
@@ -202,14 +215,15 @@ impl<K: Key, L: Link, const SHIFT: u32> Walk<K, L, SHIFT> {
                 for row in 0..count {
                     let keys = &keys[row * width..(row + 1) * width];
                     if large {
-                        self.trees::<LARGE_CHAINS>(keys, first + start + row, sink);
+                        self.trees::<LARGE_CHAINS>(keys, &mut places);
                     } else {
-                        self.trees::<CHAINS>(keys, first + start + row, sink);
+                        self.trees::<CHAINS>(keys, &mut places);
                     }
+                    sink.stretch(0, first + start + row, 1, &places[..self.count()]);
                 }
                 continue;
             }
-            for tree in 0..self.roots.len() {
+            for tree in 0..self.count() {
                 if large && count >= FETCH_ROWS {
                     self.fetch(tree);
                 }
@@ -223,14 +237,31 @@ impl<K: Key, L: Link, const SHIFT: u32> Walk<K, L, SHIFT> {
         }
     }
 
-    /// The leaves of one row in all trees.
-    fn trees<const CHAINS: usize>(&self, keys: &[K], row: usize, sink: &mut impl Sink) {
+    /// Number of trees.
+    fn count(&self) -> usize {
+        self.roots.len() - 1
+    }
+
+    /// The places of the leaves of one row in all trees. Paths differ in length: where one ends, that of the next tree
+    /// starts.
+    fn trees<const CHAINS: usize>(&self, keys: &[K], places: &mut [[u32; 1]]) {
         assert!(keys.len() > self.columns, "a key for each column, and one for leaves");
-        for (group, roots) in self.roots.chunks(CHAINS).enumerate() {
-            let at: [usize; CHAINS] =
-                std::array::from_fn(|chain| roots[chain.min(roots.len() - 1)]);
-            let places = self.walk(at, keys, [0; CHAINS]).map(|place| [place]);
-            sink.stretch(group * CHAINS, row, 1, &places[..roots.len()]);
+        let count = self.count();
+        let mut trees: [usize; CHAINS] = std::array::from_fn(|chain| chain.min(count));
+        let mut at = trees.map(|tree| self.roots[tree]);
+        let mut next = CHAINS.min(count);
+        while trees.iter().fold(count, |first, &tree| first.min(tree)) < count {
+            for _ in 0..STEPS {
+                self.step(&mut at, keys, [0; CHAINS]);
+            }
+            for (at, tree) in at.iter_mut().zip(&mut trees) {
+                let node = self.node(*at);
+                places[*tree] = [node.key.place()];
+                let ended = node.link.child::<SHIFT>() == *at;
+                *tree = select_unpredictable(ended, next, *tree);
+                *at = select_unpredictable(ended, self.roots[next], *at);
+                next = (next + usize::from(ended)).min(count);
+            }
         }
     }
 
