@@ -1,8 +1,8 @@
 //! Models by address: `s3://`, `gs://`, Azure, HDFS, ModelScope, container images, Git and plain web servers, under the
 //! variables and rules of KServe's storage initialiser.
 //!
-//! A scheme is one file with a [`Source`] (a list of files and their bytes) or a [`Tree`] (a directory that is written in one
-//! go), and one line in [`open`]. What they share is here and in `download.rs`: patterns, retries, one directory per address
+//! A scheme is one file with a `Source` (a list of files and their bytes) or a `Tree` (a directory that is written in one
+//! go), and one line in `open`. What they share is here and in `download.rs`: patterns, retries, one directory per address
 //! in which versions are whole or absent, archives.
 
 mod answer;
