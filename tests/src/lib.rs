@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bucket;
 pub mod files;
 pub mod http;
 pub mod program;

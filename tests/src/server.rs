@@ -47,7 +47,20 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub fn of(model: &Path, name: Option<&str>, options: &[&str]) -> Result<Self> {
-        Starting::of(model, name, 0, options)?.finish()
+        Self::with(model, name, &[], options)
+    }
+
+    /// The same with environment variables; the model may be an address.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn with(
+        model: &Path,
+        name: Option<&str>,
+        environment: &[(&str, &str)],
+        options: &[&str],
+    ) -> Result<Self> {
+        Starting::of(model, name, 0, environment, options)?.finish()
     }
 
     /// The server that the tests of one binary share; it ends when the last of them lets go of it.
@@ -172,11 +185,18 @@ impl Starting {
     pub fn new(port: u16, options: &[&str]) -> Result<Self> {
         let model = model_path();
         ensure!(model.is_file(), "{} is missing: cargo xtask model", model.display());
-        Self::of(&model, Some(MODEL), port, options)
+        Self::of(&model, Some(MODEL), port, &[], options)
     }
 
-    fn of(model: &Path, name: Option<&str>, port: u16, options: &[&str]) -> Result<Self> {
+    fn of(
+        model: &Path,
+        name: Option<&str>,
+        port: u16,
+        environment: &[(&str, &str)],
+        options: &[&str],
+    ) -> Result<Self> {
         let mut child = program::command()
+            .envs(environment.iter().copied())
             .arg("serve")
             .arg(model)
             .args(name.into_iter().flat_map(|name| ["--served-model-name", name]))

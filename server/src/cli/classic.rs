@@ -10,7 +10,7 @@ use tokenmill_predictive::{Model, ModelFiles, PredictPool, TensorSpec, load, rec
 
 use crate::config::{Config, ModelSpec, Origin};
 use crate::registry::Registry;
-use crate::repository::{Repository, RepositoryConfig};
+use crate::repository::{RemoteModels, Repository, RepositoryConfig};
 
 /// Whether `path` is a classic model: `--framework` says so, or the files do and are no language model's.
 pub(super) fn is_classic(config: &Config, path: &Path) -> bool {
@@ -69,13 +69,33 @@ fn directories(path: &Path) -> Vec<PathBuf> {
     visible.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }
 
-/// A repository that can load, below `root` or from named files.
-pub(super) fn repository(config: &Config, root: Option<PathBuf>) -> anyhow::Result<Repository> {
+/// Where load calls for models of `spec` get their files from.
+fn remote(config: &Config, spec: &ModelSpec, below: bool) -> Option<RemoteModels> {
+    let Origin::Remote(uri) = &spec.origin else { return None };
+    Some(RemoteModels { uri: uri.clone(), below, storage: config.storage.clone() })
+}
+
+/// The models below `root`, the local copy of `spec`.
+pub(super) fn below(
+    config: &Config,
+    spec: &ModelSpec,
+    root: PathBuf,
+) -> anyhow::Result<Repository> {
+    repository(config, Some(root), remote(config, spec, true))
+}
+
+/// A repository that can load, below `root`, from storage or from named files.
+fn repository(
+    config: &Config,
+    root: Option<PathBuf>,
+    remote: Option<RemoteModels>,
+) -> anyhow::Result<Repository> {
     let pool = PredictPool::new(config.predictive.threads)
         .context("cannot start the threads of classic models")?;
     tracing::info!(threads = config.predictive.threads, "threads of classic models");
     Ok(Repository::new(RepositoryConfig {
         root,
+        remote,
         options: config.predictive.load.clone(),
         handle: config.predictive.handle.clone(),
         pool,
@@ -84,15 +104,17 @@ pub(super) fn repository(config: &Config, root: Option<PathBuf>) -> anyhow::Resu
 
 /// A repository below the directory of `spec`, without models until they are asked for.
 pub(super) fn on_call(config: &Config, spec: &ModelSpec) -> anyhow::Result<Repository> {
-    let Origin::Path(root) = &spec.origin else {
-        anyhow::bail!(
-            "{}: MULTI_MODEL_SERVER loads models from a directory, {} is none",
+    let root = match &spec.origin {
+        Origin::Path(root) => Some(root.clone()),
+        Origin::Remote(_) => None,
+        Origin::Hub(_) => anyhow::bail!(
+            "{}: MULTI_MODEL_SERVER loads models from a directory or an address of one, {} is none",
             spec.named_by,
             spec.text()
-        );
+        ),
     };
-    tracing::info!(directory = %root.display(), "models are loaded by calls");
-    Ok(repository(config, Some(root.clone()))?.ready_when_empty())
+    tracing::info!(from = spec.text(), "models are loaded by calls");
+    Ok(repository(config, root, remote(config, spec, true))?.ready_when_empty())
 }
 
 /// A registry that serves the model at `path` under its names.
@@ -101,7 +123,7 @@ pub(super) async fn single(
     spec: &ModelSpec,
     path: &Path,
 ) -> anyhow::Result<(Registry, Vec<String>)> {
-    let repository = repository(config, None)?;
+    let repository = repository(config, None, remote(config, spec, false))?;
     let names = names(config, spec);
     for name in &names {
         let loaded = repository.load_from(name, path, None).await;
@@ -115,7 +137,9 @@ pub(super) async fn load_all(repository: &Repository) -> anyhow::Result<Vec<Stri
     let mut names = Vec::new();
     let mut failed = Vec::new();
     for name in repository.candidates().context("cannot list the models")? {
-        match repository.load(&name, None).await {
+        // What is here, not what a load call would get: it came a moment ago.
+        let path = repository.root().unwrap_or(Path::new("")).join(&name);
+        match repository.load_from(&name, &path, None).await {
             Ok(()) => names.push(name),
             Err(failure) => {
                 tracing::error!(model = name, reason = failure.text, "cannot load");

@@ -6,10 +6,12 @@ use clap::{Arg, ArgAction, Args, Command, ValueHint};
 use crate::config::flags::{GROUPS, Kind, Value};
 
 /// Printed by `serve` without a model.
-pub(super) const NO_MODEL: &str = "which model? Give a directory, a .gguf file or a hub id:
+pub(super) const NO_MODEL: &str =
+    "which model? Give a directory, a .gguf file, a hub id or an address:
 
   tokenmill serve ./SmolLM2-135M-Instruct.gguf
   tokenmill serve HuggingFaceTB/SmolLM2-135M-Instruct
+  tokenmill serve s3://bucket/model
   tokenmill serve --help";
 
 const EXAMPLES: &str = "Examples:
@@ -28,6 +30,9 @@ const SERVE_EXAMPLES: &str = "Examples:
 
 Flags are written with - or _, as --name value or --name=value; the last of several wins. Flags of other
 model servers are accepted where that is harmless: docs/flags.md lists them all, and the environment.";
+
+const MODEL: &str = "Directory, file, hub id (org/name, org/name@revision, org/name:file.gguf) or address \
+                     (hf://, s3://, gs://, hdfs://, oci://, modelscope://, https://)";
 
 /// The whole tree.
 pub(super) fn command() -> Command {
@@ -70,9 +75,7 @@ fn serve() -> Command {
 
 /// Every obeyed flag of the table.
 fn with_flags(command: Command) -> Command {
-    let model = Arg::new("MODEL")
-        .value_hint(ValueHint::AnyPath)
-        .help("Directory, .gguf file, or hub id (org/name, org/name@revision, org/name:file.gguf)");
+    let model = Arg::new("MODEL").value_hint(ValueHint::AnyPath).help(MODEL);
     let mut command = command.arg(model);
     for group in GROUPS {
         for flag in group.flags {

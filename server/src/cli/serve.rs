@@ -126,7 +126,7 @@ async fn prepare(config: &Config) -> anyhow::Result<Prepared> {
     }
     let path = model::locate(config, spec).await?;
     if classic::is_repository(config, &path) {
-        let repository = classic::repository(config, Some(path))?;
+        let repository = classic::below(config, spec, path)?;
         let names = classic::load_all(&repository).await?;
         let registry = Registry::new(repository);
         return Ok(Prepared { registry, names, kind: ready::Kind::Classic, thread: None });
@@ -184,8 +184,9 @@ async fn prepare(config: &Config) -> anyhow::Result<Prepared> {
     }
     let model = Served::Generative(Arc::new(model));
     let mut registry = Registry::default();
-    if let Some(root) = &config.predictive.repository {
-        let repository = classic::repository(config, Some(root.clone()))?;
+    if let Some(spec) = &config.predictive.repository {
+        let root = model::locate(config, spec).await?;
+        let repository = classic::below(config, spec, root)?;
         classic::load_all(&repository).await?;
         registry = Registry::new(repository);
     }

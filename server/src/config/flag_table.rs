@@ -29,13 +29,13 @@ pub static GROUPS: &[Group] = &[
 ];
 
 static MODEL: &[Flag] = &[
-    Flag::obeyed("model", Text, ["", "/models/a"], "Directory, file or hub id (org/name, org/name@revision, org/name:file.gguf); the same as the positional MODEL"),
-    Flag::obeyed("model-id", Text, ["", "org/name"], "Hub id or path; wins over --model-dir"),
-    Flag::obeyed("model-dir", Text, ["/mnt/models", "/models/b"], "Directory, or a hf:// or file:// address; the default counts when it holds files"),
+    Flag::obeyed("model", Text, ["", "/models/a"], "Directory, file, hub id (org/name, org/name@revision, org/name:file.gguf) or address (s3://, https://, ...); the same as the positional MODEL"),
+    Flag::obeyed("model-id", Text, ["", "org/name"], "Hub id, path or address; wins over --model-dir"),
+    Flag::obeyed("model-dir", Text, ["/mnt/models", "/models/b"], "Directory, or an address: file://, hf://, s3://, gs://, hdfs://, oci://, modelscope://, https://; the default counts when it holds files"),
     Flag::obeyed("model-name", Text, ["model", "chat"], "Name under which the model is served"),
     Flag::obeyed("served-model-name", List, ["", "chat"], "Names under which the model is served; the first one appears in answers"),
     Flag::obeyed("revision", Text, ["main", "v1.0"], "Branch, tag or commit of the hub repository").or(&["model-revision"]),
-    Flag::obeyed("download-dir", Text, ["$HF_HUB_CACHE", "/cache"], "Where models of the hub are kept"),
+    Flag::obeyed("download-dir", Text, ["$HF_HUB_CACHE", "/cache"], "Where models of the hub are kept, and in its folder storage those of other addresses"),
     Flag::obeyed("hf-token", Text, ["$HF_TOKEN", "secret"], "Token for the hub"),
     Flag::obeyed("dtype", Choice(&["auto", "float32", "float", "float16", "half", "bfloat16"]), ["auto", "float32"], "Type that float weights are kept in; auto keeps the stored one"),
     Flag::obeyed("max-model-len", Whole, ["the model's", "1k"], "Prompt plus completion in tokens; above the model's own limit only with ALLOW_LONG_MAX_MODEL_LEN=1; auto or -1 is the model's").or(&["max-length"]),
@@ -312,7 +312,7 @@ static CLASSIC: &[Flag] = &[
         "model-repository",
         Text,
         ["none", "/models"],
-        "Directory of classic models, served beside the language model",
+        "Directory of classic models or an address of one, served beside the language model",
     ),
     Flag::obeyed(
         "grpc-port",

@@ -79,6 +79,17 @@ pub(super) fn model(
     Ok(Some(ModelSpec { origin, named_by }))
 }
 
+/// `--model-repository`: a directory, or an address of one.
+pub(super) fn repository(arguments: &Arguments) -> Result<Option<ModelSpec>, UsageError> {
+    let Some(text) = arguments.text("model-repository") else { return Ok(None) };
+    let named_by = arguments.typed("model-repository");
+    let origin = match text.contains("://") && !text.starts_with("hf://") {
+        true => origin(text).map_err(|why| UsageError(format!("{named_by}: {why}")))?,
+        false => Origin::Path(text.into()),
+    };
+    Ok(Some(ModelSpec { origin, named_by }))
+}
+
 /// Names of `--served-model-name`, else `--model-name`, else `MODEL_NAME`.
 pub(super) fn served_names(arguments: &Arguments, environment: &Environment) -> Vec<String> {
     let served = arguments.list("served-model-name");
@@ -101,7 +112,7 @@ fn origin(text: &str) -> Result<Origin, String> {
     if text.starts_with("hf://") {
         return HubId::parse(text).map(Origin::Hub);
     }
-    if text.contains("://") {
+    if text.contains("://") && !Path::new(text).exists() {
         return StorageUri::parse(text).map(Origin::Remote);
     }
     let path = Path::new(text);

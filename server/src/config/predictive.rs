@@ -1,11 +1,10 @@
 //! How classic models are loaded and run.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokenmill_predictive::{Batching, HandleOptions, LoadOptions, Method};
 
-use super::{Arguments, Environment, Machine, Split, UsageError};
+use super::{Arguments, Environment, Machine, ModelSpec, Split, UsageError, model};
 
 /// Settings of classic models.
 #[derive(Clone, Debug)]
@@ -16,8 +15,8 @@ pub struct PredictiveSettings {
     pub threads: usize,
     /// Limits of requests, and how they are merged.
     pub handle: HandleOptions,
-    /// Directory of classic models beside a language model.
-    pub repository: Option<PathBuf>,
+    /// Directory of classic models beside a language model, or an address of one.
+    pub repository: Option<ModelSpec>,
     /// The model directory holds models of their own folders, which are loaded by calls; it may be empty or missing.
     pub on_call: bool,
     /// Port of gRPC where classic models are served.
@@ -50,7 +49,7 @@ pub(super) fn predictive(
             max_in_flight: limit.map_or(default.max_in_flight, |limit| limit as usize),
             batching: batching(arguments)?,
         },
-        repository: arguments.text("model-repository").map(PathBuf::from),
+        repository: model::repository(arguments)?,
         on_call: environment.is_true("MULTI_MODEL_SERVER"),
         grpc_port: arguments
             .switch("enable-grpc")

@@ -15,8 +15,10 @@ use tokenmill_predictive::{
     HandleOptions, LoadError, LoadOptions, Model, ModelFiles, PredictHandle, PredictPool,
 };
 
+use crate::config::StorageConfig;
 use crate::kserve::failure::{Failure, FailureKind};
 use crate::kserve::{Predictive, Unserved};
+use crate::storage::{self, StorageUri};
 use layout::Layout;
 
 /// Where models come from and how they run.
@@ -24,12 +26,33 @@ use layout::Layout;
 pub struct RepositoryConfig {
     /// The directory whose sub-directories are models; `None` when only named files are served.
     pub root: Option<PathBuf>,
+    /// Where a load call gets the files from; `None` when they are read where they lie.
+    pub remote: Option<RemoteModels>,
     /// What loads ask for.
     pub options: LoadOptions,
     /// How requests are run; a model's own configuration wins.
     pub handle: HandleOptions,
     /// The threads.
     pub pool: PredictPool,
+}
+
+/// Models of an address of storage.
+#[derive(Clone, Debug)]
+pub struct RemoteModels {
+    /// The address of the one model, or of the directory of all.
+    pub uri: StorageUri,
+    /// Whether models lie below it, each under its name.
+    pub below: bool,
+    /// How it is asked.
+    pub storage: StorageConfig,
+}
+
+impl RemoteModels {
+    /// The files of a model, as they are now.
+    async fn fetch(&self, name: &str) -> Result<PathBuf, String> {
+        let uri = if self.below { self.uri.join(name)? } else { self.uri.clone() };
+        storage::fetch(&self.storage, &uri, &|_, _| {}).await.map_err(|error| error.to_string())
+    }
 }
 
 /// State of a name.
@@ -128,7 +151,8 @@ impl Repository {
         Self { ready_when_empty: true, ..self }
     }
 
-    fn root(&self) -> Option<&Path> {
+    /// The directory whose sub-directories are models.
+    pub fn root(&self) -> Option<&Path> {
         self.config.as_ref()?.root.as_deref()
     }
 
@@ -164,9 +188,15 @@ impl Repository {
     /// The name is none below the root, or the files are refused; KServe's text, with the reason behind it.
     pub async fn load(&self, name: &str, config: Option<&str>) -> Result<(), Failure> {
         let known = self.slots.read().get(name).map(|slot| slot.path.clone());
-        let path = match (known, self.root()) {
-            (Some(path), _) => path,
-            (None, Some(root)) if is_plain(name) && root.join(name).is_dir() => root.join(name),
+        let remote = self.config.as_ref().and_then(|config| config.remote.as_ref());
+        let path = match (remote, known, self.root()) {
+            (Some(remote), known, _) if is_plain(name) && (remote.below || known.is_some()) => {
+                remote.fetch(name).await.map_err(|reason| not_ready(name, Some(&reason)))?
+            }
+            (None, Some(path), _) => path,
+            (None, None, Some(root)) if is_plain(name) && root.join(name).is_dir() => {
+                root.join(name)
+            }
             _ => return Err(not_ready(name, None)),
         };
         self.load_from(name, &path, config).await

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use super::versions::{INCOMPLETE, Versions, digest, is_version};
 use super::{
-    Body, Limits, Progress, Remote, RemoteFile, Source, StorageError, StorageUri, Tree, patterns,
+    Body, Limits, Progress, Remote, RemoteFile, Source, StorageError, StorageUri, Tree, archive,
+    patterns,
 };
 use crate::config::StorageConfig;
 use crate::hub::{is_model_file, sha256};
@@ -89,11 +91,17 @@ impl<'a> Download<'a> {
         let advance = |bytes: u64| {
             progress(done.fetch_add(bytes, Ordering::Relaxed).wrapping_add(bytes), total);
         };
-        let one = |file| self.file(source, file, &directory, limits, &advance);
-        stream::iter(files.iter().map(one))
-            .buffer_unordered(limits.files.max(1))
-            .try_collect::<()>()
-            .await?;
+        let mut transfers: Vec<BoxFuture<'_, Result<(), StorageError>>> = Vec::new();
+        for file in &files {
+            transfers.push(self.file(source, file, &directory, limits, &advance).boxed());
+        }
+        stream::iter(transfers).buffer_unordered(limits.files.max(1)).try_collect::<()>().await?;
+        if let [only] = files.as_slice() {
+            let (file, away) = (directory.join(&only.path), self.versions.archive(&version));
+            let unpack = move || archive::unpack(&file, &away, &directory);
+            let unpacked = tokio::task::spawn_blocking(unpack).await;
+            unpacked.expect("the readers of archives do not panic")?;
+        }
         self.versions.note(&version, &files)?;
         self.versions.finish(&version)
     }

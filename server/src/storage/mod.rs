@@ -6,6 +6,7 @@
 //! in which versions are whole or absent, archives.
 
 mod answer;
+mod archive;
 mod azure_blob;
 mod azure_files;
 mod client;

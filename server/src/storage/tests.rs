@@ -35,7 +35,8 @@ pub(super) fn tree(directory: &Path) -> BTreeMap<String, String> {
             if entry.path().is_dir() {
                 walk(&entry.path(), &format!("{name}/"), files);
             } else {
-                files.insert(name, fs::read_to_string(entry.path()).unwrap());
+                let content = fs::read(entry.path()).unwrap();
+                files.insert(name, String::from_utf8_lossy(&content).into_owned());
             }
         }
     }

@@ -166,6 +166,9 @@ impl StorageUri {
             Some((path, query)) => (path, Some(query)),
             None => (self.text.as_str(), None),
         };
+        if name.contains(['?', '#', '%', '/']) {
+            return Err(format!("{name:?} cannot be a part of an address"));
+        }
         let tree = !matches!(self.place, Place::ModelScope(_) | Place::Oci(_) | Place::Git);
         if !tree {
             return Err(format!(
@@ -445,6 +448,7 @@ mod tests {
         assert_eq!(join("s3://b").unwrap(), "s3://b/m");
         let azure = "https://acc.blob.core.windows.net/c";
         assert_eq!(join(&format!("{azure}/p?s=1")).unwrap(), format!("{azure}/p/m?s=1"));
+        assert!(StorageUri::parse("s3://b").unwrap().join("a?b").is_err());
         assert!(join("oci://r/n").unwrap_err().contains("one by one"));
     }
 }

@@ -68,6 +68,11 @@ impl Versions {
         self.root.join(format!("{version}{INCOMPLETE}"))
     }
 
+    /// Where the archive of a version is while it is unpacked.
+    pub(super) fn archive(&self, version: &str) -> PathBuf {
+        self.root.join(format!("{version}.archive"))
+    }
+
     /// A file of the current version with this path, size and tag.
     pub(super) fn same(&self, file: &RemoteFile) -> Option<PathBuf> {
         file.tag.as_ref()?;
