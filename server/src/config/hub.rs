@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::storage::patterns;
 use super::{Arguments, Environment, directory};
 
 /// The public hub.
@@ -20,6 +21,10 @@ pub struct HubConfig {
     pub offline: bool,
     /// Branch, tag or commit when the model's name carries none.
     pub revision: Option<String>,
+    /// Only files that match one of these shell patterns; all when empty.
+    pub allow: Vec<String>,
+    /// No file that matches one of these.
+    pub ignore: Vec<String>,
 }
 
 /// The token stays out of logs.
@@ -31,6 +36,8 @@ impl std::fmt::Debug for HubConfig {
             .field("cache", &self.cache)
             .field("offline", &self.offline)
             .field("revision", &self.revision)
+            .field("allow", &self.allow)
+            .field("ignore", &self.ignore)
             .finish()
     }
 }
@@ -65,6 +72,8 @@ pub(super) fn hub(arguments: &Arguments, environment: &Environment) -> HubConfig
         offline: environment.is_true("HF_HUB_OFFLINE")
             || environment.is_true("TRANSFORMERS_OFFLINE"),
         revision: arguments.text("revision").map(str::to_owned),
+        allow: patterns(environment, "STORAGE_ALLOW_PATTERNS"),
+        ignore: patterns(environment, "STORAGE_IGNORE_PATTERNS"),
     }
 }
 

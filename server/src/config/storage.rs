@@ -410,7 +410,7 @@ fn modelscope(environment: &Environment) -> ModelScopeSettings {
 }
 
 /// Shell patterns: a JSON list, or words between commas.
-fn patterns(environment: &Environment, name: &str) -> Vec<String> {
+pub(super) fn patterns(environment: &Environment, name: &str) -> Vec<String> {
     let Some(text) = environment.get(name) else { return Vec::new() };
     let plain = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let words: Vec<String> = match serde_json::from_str(text) {

@@ -13,6 +13,7 @@ use super::files::{RemoteFile, choose, is_model_file};
 use super::id::is_relative;
 use super::{HubError, HubId};
 use crate::config::HubConfig;
+use crate::storage::patterns;
 
 /// Tries of one request that makes no progress.
 pub(super) const TRIES: u32 = 5;
@@ -100,6 +101,15 @@ impl HubClient {
             }
             (Err(error), _) => return Err(error),
         };
+        let found = files.len();
+        let HubConfig { allow, ignore, .. } = &self.config;
+        let wanted = files.into_iter().filter(|file| patterns::wants(allow, ignore, &file.path));
+        let files: Vec<RemoteFile> = wanted.collect();
+        if files.is_empty() && found > 0 {
+            let patterns = "STORAGE_ALLOW_PATTERNS and STORAGE_IGNORE_PATTERNS leave none of its";
+            let instead = format!("{patterns} {found} files");
+            return Err(HubError::NoWeights { repository: id.repository(), instead });
+        }
         let files = choose(id, files)?;
         self.download(id, &cache, &commit, &files, progress).await?;
         cache.remember(&commit)?;

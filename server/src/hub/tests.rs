@@ -76,6 +76,8 @@ impl Hub {
             cache: self.cache.clone(),
             offline: false,
             revision: None,
+            allow: Vec::new(),
+            ignore: Vec::new(),
         };
         change(&mut config);
         let mut client = HubClient::new(config).unwrap();
@@ -393,4 +395,10 @@ async fn one_gguf_file_is_the_model() {
     let two = HubId::parse("org/name@v1/a").unwrap();
     let error = hub.client().fetch(&two, &|_, _| {}).await.unwrap_err();
     assert!(matches!(error, HubError::Ambiguous { .. }), "{error}");
+    let filtered = hub.client_with(|config| config.ignore = vec!["q8*".to_owned()]);
+    let path = filtered.fetch(&two, &|_, _| {}).await.unwrap();
+    assert!(path.ends_with("q 4.gguf"), "{}", path.display());
+    let nothing = hub.client_with(|config| config.allow = vec!["*.bin".to_owned()]);
+    let error = nothing.fetch(&two, &|_, _| {}).await.unwrap_err().to_string();
+    assert!(error.contains("STORAGE_ALLOW_PATTERNS") && error.contains("2 files"), "{error}");
 }

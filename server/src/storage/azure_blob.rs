@@ -17,7 +17,7 @@ pub(super) fn open(
 }
 
 /// The same with the address of the account.
-fn at(
+pub(super) fn at(
     endpoint: &str,
     uri: &StorageUri,
     azure: &Azure,

@@ -21,7 +21,7 @@ mod loopback;
 mod modelscope;
 mod object;
 mod oci;
-mod patterns;
+pub(crate) mod patterns;
 mod s3;
 mod tar;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Shell patterns as Python's `fnmatch` reads them: `*` and `?` also match slashes.
 
 /// Whether a path is wanted: some pattern of `allow` matches it (or there is none) and no pattern of `ignore` does.
-pub(super) fn wants(allow: &[String], ignore: &[String], path: &str) -> bool {
+pub(crate) fn wants(allow: &[String], ignore: &[String], path: &str) -> bool {
     let matched = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, path));
     (allow.is_empty() || matched(allow)) && !matched(ignore)
 }

@@ -332,3 +332,214 @@ async fn google_is_asked_with_its_own_rules() {
     assert!(error.starts_with("GOOGLE_APPLICATION_CREDENTIALS: "), "{error}");
     assert!(error.contains("key.json"), "{error}");
 }
+
+/// Answers as blobs of Azure do, for `/container` and what is below it.
+fn container(asked: &Asked) -> Response {
+    let blobs = [("m/a.json", "{}"), ("m/d", ""), ("m/d/b.bin", "bytes"), ("m2/c", "other")];
+    let path = percent_encoding::percent_decode_str(&asked.path).decode_utf8().unwrap().into_owned();
+    let Some(key) = path.strip_prefix("/container") else { return missing("ContainerNotFound") };
+    let key = key.trim_start_matches('/');
+    if key.is_empty() {
+        assert!(asked.query.contains("comp=list"), "{}", asked.query);
+        let prefix = asked.query.split('&').find_map(|pair| pair.strip_prefix("prefix="));
+        let prefix = prefix.unwrap_or_default().replace("%2F", "/");
+        let mut xml = "<?xml version=\"1.0\"?><EnumerationResults><Blobs>".to_owned();
+        for (name, text) in blobs.iter().filter(|(name, _)| name.starts_with(&prefix)) {
+            xml += &format!(
+                "<Blob><Name>{name}</Name><Properties><Last-Modified>Wed, 21 Oct 2015 07:28:00 GMT\
+                 </Last-Modified><Etag>0x{:x}</Etag><Content-Length>{}</Content-Length>\
+                 <Content-Type>application/octet-stream</Content-Type><BlobType>BlockBlob</BlobType>\
+                 </Properties></Blob>",
+                name.len(),
+                text.len()
+            );
+        }
+        return (xml + "</Blobs><NextMarker/></EnumerationResults>").into_response();
+    }
+    let Some((name, text)) = blobs.iter().find(|(name, _)| *name == key) else {
+        return missing("BlobNotFound");
+    };
+    let mut answer = ranged(asked, text.as_bytes());
+    let headers = answer.headers_mut();
+    headers.insert("etag", format!("0x{:x}", name.len()).parse().unwrap());
+    headers.insert("last-modified", "Wed, 21 Oct 2015 07:28:00 GMT".parse().unwrap());
+    answer
+}
+
+async fn blobs(server: &Loopback, config: &StorageConfig, query: &str) -> Result<PathBuf, String> {
+    let uri = format!("https://account.blob.core.windows.net/container/m{query}");
+    let uri = StorageUri::parse(&uri).unwrap();
+    let Place::AzureBlob(azure) = &uri.place else { panic!("{uri}") };
+    let remote = azure_blob::at(&format!("http://{}", server.host), &uri, azure, config);
+    let remote = remote.map_err(|error| error.to_string())?;
+    let download = download::Download::new(config, &uri);
+    download.run(&remote, &|_, _| {}).await.map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn blobs_are_asked_with_a_key_a_signature_a_token_or_as_nobody() {
+    let server = Loopback::start(|asked| match asked.path.as_str() {
+        "/tenant/oauth2/v2.0/token" => {
+            assert!(asked.body.contains("client_secret=secret"), "{}", asked.body);
+            axum::Json(serde_json::json!({"access_token": "TOKEN", "expires_in": 3600})).into_response()
+        }
+        _ => container(asked),
+    })
+    .await;
+    let want = files(&[("a.json", "{}"), ("d/b.bin", "bytes")]);
+    let config = || StorageConfig {
+        cache: directory(&crate::random::id()),
+        azure: crate::config::storage::AzureSettings { max_files: 2, ..Default::default() },
+        ..StorageConfig::default()
+    };
+    let last = |server: &Loopback| server.seen("/container/m/d/b.bin").pop().unwrap();
+
+    let nobody = config();
+    assert_eq!(tree(&blobs(&server, &nobody, "").await.unwrap()), want);
+    assert_eq!(last(&server).header("authorization"), None);
+
+    assert_eq!(tree(&blobs(&server, &config(), "?sv=1&sig=a%2Bb").await.unwrap()), want);
+    assert_eq!(last(&server).query, "sv=1&sig=a%2Bb");
+
+    let mut keyed = config();
+    keyed.azure.access_key = Some(Secret("a2V5".to_owned()));
+    assert_eq!(tree(&blobs(&server, &keyed, "").await.unwrap()), want);
+    let authorization = last(&server).header("authorization").unwrap().to_owned();
+    assert!(authorization.starts_with("SharedKey account:"), "{authorization}");
+    keyed.azure.access_key = Some(Secret("no base64!".to_owned()));
+    let error = blobs(&server, &keyed, "").await.unwrap_err();
+    assert!(error.starts_with("AZURE_STORAGE_ACCESS_KEY: ") && !error.contains("no base64!"), "{error}");
+
+    let mut application = config();
+    application.azure.client_id = Some("client".to_owned());
+    application.azure.tenant_id = Some("tenant".to_owned());
+    application.azure.client_secret = Some(Secret("secret".to_owned()));
+    application.azure.authority_host = Some(format!("http://{}", server.host));
+    assert_eq!(tree(&blobs(&server, &application, "").await.unwrap()), want);
+    assert_eq!(last(&server).header("authorization"), Some("Bearer TOKEN"));
+}
+
+#[tokio::test]
+async fn a_file_of_the_web_keeps_its_name_and_only_its_host_sees_the_headers() {
+    let elsewhere = Loopback::start(|asked| ranged(asked, b"from elsewhere")).await;
+    let there = format!("http://localhost:{}/x", elsewhere.host.rsplit(':').next().unwrap());
+    let target = there.clone();
+    let server = Loopback::start(move |asked| match asked.path.as_str() {
+        "/away.bin" => (StatusCode::FOUND, [("location", target.clone())]).into_response(),
+        "/old.bin" => (StatusCode::FOUND, [("location", "/a%20model.bst")]).into_response(),
+        "/a%20model.bst" | "/old" if asked.header("x-token") == Some("t") => {
+            ([("etag", "\"1\"")], "text").into_response()
+        }
+        "/gone" => status(404),
+        _ => status(401),
+    })
+    .await;
+    let mut config = StorageConfig { cache: directory("web"), ..StorageConfig::default() };
+    let url = format!("http://{}", server.host);
+    let error = get(&config, &format!("{url}/a%20model.bst?key=hidden")).await.unwrap_err();
+    assert!(error.contains("HTTP authentication failed") && error.contains("-headers"), "{error}");
+    assert!(!error.contains("hidden"), "{error}");
+    let error = get(&config, &format!("{url}/gone")).await.unwrap_err();
+    assert!(error.starts_with(&format!("HTTP resource '{url}/gone' not found")), "{error}");
+
+    config.headers.insert("127.0.0.1".to_owned(), Secret("{\"X-Token\": \"t\"}".to_owned()));
+    let path = get(&config, &format!("{url}/a%20model.bst")).await.unwrap();
+    assert!(path.ends_with("a model.bst"), "{}", path.display());
+    let asked = server.seen("/a%20model.bst").len();
+    assert_eq!(get(&config, &format!("{url}/a%20model.bst")).await.unwrap(), path);
+    assert_eq!(server.seen("/a%20model.bst").len(), asked + 1, "the ETag says it is the same");
+    get(&config, &format!("{url}/old.bin")).await.unwrap();
+
+    let error = get(&config, &format!("{url}/away.bin")).await.unwrap_err();
+    assert!(error.contains("302"), "{error}");
+    assert!(elsewhere.seen("").is_empty(), "another host sees no request with our headers");
+    config.headers.insert("127.0.0.1".to_owned(), Secret("{\"X-Token\": 1}".to_owned()));
+    let error = get(&config, &format!("{url}/a%20model.bst")).await.unwrap_err();
+    assert!(error.starts_with("127.0.0.1-headers: "), "{error}");
+    config.headers.clear();
+    let path = get(&config, &format!("{url}/away.bin")).await.unwrap();
+    assert_eq!(tree(&path), files(&[("away.bin", "from elsewhere")]));
+}
+
+/// A source that lists what it is told to.
+struct Listed(Vec<RemoteFile>);
+
+impl Source for Listed {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<RemoteFile>, StorageError>> {
+        Box::pin(async { Ok(self.0.clone()) })
+    }
+
+    fn open<'a>(
+        &'a self,
+        file: &'a RemoteFile,
+        _start: u64,
+    ) -> BoxFuture<'a, Result<Body, StorageError>> {
+        let text = bytes::Bytes::from(file.key.clone());
+        Box::pin(async { Ok(Body { start: 0, bytes: Box::pin(futures_util::stream::iter([Ok(text)])) }) })
+    }
+}
+
+/// Downloads files of these paths, contents and announced sizes.
+async fn listed(cache: &Path, files: &[(&str, &str, Option<u64>)]) -> Result<PathBuf, String> {
+    let file = |(path, text, size): &(&str, &str, Option<u64>)| RemoteFile {
+        path: (*path).to_owned(),
+        key: (*text).to_owned(),
+        size: *size,
+        tag: None,
+    };
+    let config = StorageConfig { cache: cache.to_owned(), ..StorageConfig::default() };
+    let uri = StorageUri::parse("s3://bucket/m").unwrap();
+    let remote = Remote::Files(Box::new(Listed(files.iter().map(file).collect())));
+    let download = download::Download::new(&config, &uri);
+    download.run(&remote, &|_, _| {}).await.map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn a_list_that_leads_out_or_contradicts_itself_is_refused() {
+    let cache = directory("hostile");
+    for (paths, part) in [
+        (&["../x"][..], "does not lie below it"),
+        (&["/etc/x"], "does not lie below it"),
+        (&["a//b"], "does not lie below it"),
+        (&["a", "a"], "is there twice"),
+        (&["a", "a/b"], "lies below a file"),
+        (&["a", "a-b", "a/b/c"], "lies below a file"),
+    ] {
+        let files: Vec<_> = paths.iter().map(|path| (*path, "x", Some(1))).collect();
+        let error = listed(&cache, &files).await.unwrap_err();
+        assert!(error.contains(part), "{paths:?}: {error}");
+        assert!(error.contains("STORAGE_IGNORE_PATTERNS"), "{error}");
+    }
+    for (text, size) in [("too long", 3), ("short", 30)] {
+        let error = listed(&cache, &[("a", text, Some(size))]).await.unwrap_err();
+        assert!(error.contains(&format!("of {size} bytes of a")), "{error}");
+    }
+    // Nothing is known of the content: each time it is new.
+    let first = listed(&cache, &[("a", "one", None), ("b", "b", None)]).await.unwrap();
+    let second = listed(&cache, &[("a", "two", None), ("b", "b", None)]).await.unwrap();
+    assert_ne!(first, second);
+    assert_eq!(tree(&second), files(&[("a", "two"), ("b", "b")]));
+}
+
+#[tokio::test]
+async fn a_bundle_of_authorities_is_trusted_or_named() {
+    let cache = directory("authorities");
+    let server = Loopback::start(|asked| ranged(asked, b"text")).await;
+    let url = format!("http://{}/x", server.host);
+    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/authority.pem");
+    let bundle = |path: PathBuf| StorageConfig {
+        cache: cache.clone(),
+        ca_bundle: Some(path),
+        ..StorageConfig::default()
+    };
+    // There; not mounted, which is a warning; no certificate.
+    assert!(get(&bundle(authority.into()), &url).await.is_ok());
+    assert!(get(&bundle(cache.join("missing")), &url).await.is_ok());
+    fs::write(cache.join("empty.crt"), "nothing").unwrap();
+    let error = get(&bundle(cache.join("empty.crt")), &url).await.unwrap_err();
+    assert!(error.starts_with("CA_BUNDLE_CONFIGMAP_NAME: "), "{error}");
+    let mut config = s3(&server, &cache);
+    config.s3.ca_bundle = Some(cache.join("missing"));
+    let error = get(&config, "s3://bucket/m").await.unwrap_err();
+    assert!(error.starts_with("AWS_CA_BUNDLE: "), "{error}");
+}
