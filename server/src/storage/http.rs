@@ -8,14 +8,19 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{RequestBuilder, Response, StatusCode, Url, redirect};
 
-use super::{Body, Limits, Protocol, Remote, RemoteFile, Source, StorageError, StorageUri, client};
+use super::{Body, Protocol, Remote, RemoteFile, Source, StorageError, StorageUri, client};
 use crate::config::StorageConfig;
+
+/// Redirects that are followed.
+const REDIRECTS: usize = 10;
 
 /// A file of a web server.
 struct WebFile {
     http: reqwest::Client,
+    /// Where a redirect leads away from the host: without its headers.
+    elsewhere: reqwest::Client,
     url: Url,
     /// Of the variable `<host>-headers`.
     headers: HeaderMap,
@@ -31,17 +36,20 @@ pub(super) fn open(uri: &StorageUri, config: &StorageConfig) -> Result<Remote, S
     })?;
     let headers = headers(&url, config)?;
     // Headers are for this host alone; reqwest takes only the standard ones away when a redirect leaves it.
-    let host = url.host_str().map(str::to_owned);
-    let stays = move |attempt: reqwest::redirect::Attempt<'_>| {
-        let left = attempt.url().host_str() != host.as_deref();
-        if left || attempt.previous().len() > 10 { attempt.stop() } else { attempt.follow() }
+    let from = url.clone();
+    let stays = redirect::Policy::custom(move |attempt| {
+        let to = attempt.url();
+        let upgraded = from.scheme() == "http" && to.scheme() == "https";
+        let own = to.origin() == from.origin() || (upgraded && to.host() == from.host());
+        if own && attempt.previous().len() <= REDIRECTS { attempt.follow() } else { attempt.stop() }
+    });
+    let elsewhere = client::build(client::builder(config)?, Protocol::Http, &text)?;
+    let http = match headers.is_empty() {
+        true => elsewhere.clone(),
+        false => client::build(client::builder(config)?.redirect(stays), Protocol::Http, &text)?,
     };
-    let mut builder = client::builder(config)?;
-    if !headers.is_empty() {
-        builder = builder.redirect(reqwest::redirect::Policy::custom(stays));
-    }
-    let http = client::build(builder, Protocol::Http, &text)?;
-    Ok(Remote::Files(Box::new(WebFile { http, url, headers, text: text.into() })))
+    let text = text.into();
+    Ok(Remote::Files(Box::new(WebFile { http, elsewhere, url, headers, text })))
 }
 
 /// Request headers for the host of an address.
@@ -67,15 +75,22 @@ fn headers(url: &Url, config: &StorageConfig) -> Result<HeaderMap, StorageError>
 
 impl WebFile {
     async fn get(&self, file: Option<&RemoteFile>, start: u64) -> Result<Response, StorageError> {
-        let mut request = self.http.get(self.url.clone()).headers(self.headers.clone());
-        if let (Some(tag), true) = (file.and_then(|file| file.tag.as_deref()), start > 0) {
-            // Only the rest of the same content, else all of it.
-            request = request.header(header::RANGE, format!("bytes={start}-"));
-            request = request.header(header::IF_RANGE, tag);
+        let network = |error| StorageError::network(Protocol::Http, &self.text, &error);
+        let ranged = |mut request: RequestBuilder| {
+            if let (Some(tag), true) = (file.and_then(|file| file.tag.as_deref()), start > 0) {
+                // Only the rest of the same content, else all of it.
+                request = request.header(header::RANGE, format!("bytes={start}-"));
+                request = request.header(header::IF_RANGE, tag);
+            }
+            request.send()
+        };
+        let request = self.http.get(self.url.clone()).headers(self.headers.clone());
+        let mut answer = ranged(request).await.map_err(network)?;
+        if answer.status().is_redirection()
+            && let Some(target) = target(&answer)
+        {
+            answer = ranged(self.elsewhere.get(target)).await.map_err(network)?;
         }
-        let answer = request.send().await;
-        let answer =
-            answer.map_err(|error| StorageError::network(Protocol::Http, &self.text, &error))?;
         client::checked(Protocol::Http, &self.text, answer).await
     }
 
@@ -118,10 +133,13 @@ impl Source for WebFile {
             Ok(Body { start, bytes })
         })
     }
+}
 
-    fn limits(&self) -> Limits {
-        Limits::default()
-    }
+/// Where a redirect that was not followed leads.
+fn target(answer: &Response) -> Option<Url> {
+    let location = answer.headers().get(header::LOCATION)?.to_str().ok()?;
+    let target = answer.url().join(location).ok()?;
+    matches!(target.scheme(), "http" | "https").then_some(target)
 }
 
 /// Whether an answer goes on at byte `start`.
