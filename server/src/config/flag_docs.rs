@@ -33,6 +33,7 @@ Order of every setting: argument, its own environment variable, a fall-back vari
 | `HF_ENDPOINT` | address of the hub |
 | `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, `HOME` | where models of the hub are kept, the first that is set |
 | `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` | true: only what is kept already |
+| `STORAGE_ALLOW_PATTERNS`, `STORAGE_IGNORE_PATTERNS` | which files of the hub and of other addresses are wanted: shell patterns |
 | `STORAGE_CONFIG`, `AWS_...`, `AZURE_...` and others | who we are to storage, and how it is asked: docs/kserve.md, Storage |
 ";
 
