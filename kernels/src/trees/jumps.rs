@@ -5,7 +5,7 @@
 //! gives every node its rank, a comparison and a choice the node that follows it: a table of jumps. The table permuted
 //! by itself jumps twice as far; three times that, and a path is a look-up for every eight levels. Nothing waits for
 //! memory, and nothing branches. That is for a few rows; with more, a vector is 32 rows in two trees, and permutations
-//! look up what each of the paths needs in the same tables, level by level ([`super::paths_avx512`]).
+//! look up what each of the paths needs in the same tables, level by level (`paths_avx512.rs`).
 //!
 //! Nodes are numbered from left to right, so that leaf `n` is the left one of node `n` or the right one of node `n - 1`.
 //! A jump to a leaf is a jump of its node to itself, with [`RIGHT`] set if it is the right one: however often such a
@@ -21,7 +21,7 @@ use super::ranks::{LANES, Line, MAX_WIDTH, ROWS, RankKey, RankRows};
 use super::sink::Sink;
 
 /// Rows from which paths of rows side by side are faster than each row in eight trees.
-const MIN_ROWS: usize = 7;
+const MIN_ROWS: usize = 6;
 /// Flag of a path that ends on the right of a node.
 pub(super) const RIGHT: u8 = 128;
 /// Nodes of a tree: their numbers are below the flag.
@@ -38,8 +38,8 @@ pub(super) type FollowTrees = unsafe fn(&Jumps, &RankRows, Range<usize>, &mut [[
 /// The inner loops.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Follow {
-    /// For at most 16 and at most 32 rows, for trees of one and two vectors, for rows of 32, 64, and 128 columns.
-    pub(super) rows: [[[FollowRows; 3]; 2]; 2],
+    /// For at most 8, 16, and 32 rows, for trees of one and two vectors, for rows of 32, 64, and 128 columns.
+    pub(super) rows: [[[FollowRows; 3]; 2]; 3],
     /// For trees of one and two vectors, for rows of at most one and of two vectors of columns.
     pub(super) trees: [[FollowTrees; 2]; 2],
 }
@@ -50,7 +50,7 @@ pub(super) struct Jumps {
     /// Vectors of nodes of a tree: one or two.
     words: usize,
     /// Columns of a row: 32, 64, or 128.
-    width: usize,
+    pub(super) width: usize,
     /// Of each tree, `words` vectors of columns and as many of ranks.
     pub(super) nodes: Vec<Line>,
     /// What follows on the left and then on the right, `words` vectors each. Trees of one shape share them.
@@ -94,7 +94,7 @@ impl Jumps {
 
     /// Rows up to which this is faster than evaluating trees whole.
     pub(super) fn max_rows(&self) -> usize {
-        if self.words == 1 { 32 } else { 96 }
+        if self.words == 1 { 32 } else { usize::MAX }
     }
 
     fn push(&mut self, tree: &[Jump], shapes: &mut HashMap<[Vec<u8>; 2], u32>) {
@@ -172,7 +172,7 @@ impl<K: RankKey> Lanes<K> {
         for start in (first..first + rows).step_by(few) {
             let rows = start..(start + few).min(first + rows);
             self.ranks.fill_rows(kernels, reader, rows.clone(), jumps.width, &mut ranks);
-            let many = many[usize::from(rows.len() > ROWS / 2)];
+            let many = many[rows.len().div_ceil(8).next_power_of_two().ilog2() as usize];
             for tree in (0..self.trees()).step_by(STRETCH) {
                 let trees = tree..self.trees().min(tree + STRETCH);
                 if rows.len() == 1 {

@@ -5,20 +5,26 @@ use std::ops::Range;
 
 use super::jumps::{Follow, FollowRows, Jumps, RIGHT};
 use super::paths_avx512::rows;
-use super::ranks::{LANES, Line, RankRows};
+use super::ranks::{LANES, Line, ROWS, RankRows};
 
 /// With [`crate::isa::Isa::Avx512Vbmi`].
 pub(super) const FOLLOW: Follow = Follow {
-    rows: [of_rows::<4>(), of_rows::<2>()],
+    rows: [
+        [paths::<1, 4>(), eights::<1>()],
+        [paths::<1, 4>(), eights::<2>()],
+        [paths::<1, 2>(), paths::<2, 2>()],
+    ],
     trees: [[trees::<1, 1>, trees::<1, 2>], [trees::<2, 1>, trees::<2, 2>]],
 };
 
-/// Loops for vectors of `TREES` trees.
-const fn of_rows<const TREES: usize>() -> [[FollowRows; 3]; 2] {
-    [
-        [rows::<1, 1, TREES>, rows::<1, 2, TREES>, rows::<1, 4, TREES>],
-        [rows::<2, 1, TREES>, rows::<2, 2, TREES>, rows::<2, 4, TREES>],
-    ]
+/// Loops for trees of `W` vectors, `TREES` to a vector of paths.
+const fn paths<const W: usize, const TREES: usize>() -> [FollowRows; 3] {
+    [rows::<W, 1, TREES>, rows::<W, 2, TREES>, rows::<W, 4, TREES>]
+}
+
+/// Loops for trees of two vectors, `EIGHTS` times eight rows one by one.
+const fn eights<const EIGHTS: usize>() -> [FollowRows; 3] {
+    [one_by_one::<2, 1, EIGHTS>, one_by_one::<2, 1, EIGHTS>, one_by_one::<2, 2, EIGHTS>]
 }
 
 /// Trees whose paths are followed side by side.
@@ -33,12 +39,13 @@ pub(super) fn load<const N: usize>(lines: &[Line]) -> [__m512i; N] {
     lines.each_ref().map(|line| unsafe { *line.0.as_ptr().cast::<__m512i>() })
 }
 
-/// The ranks of the first row.
-#[inline(always)]
-fn load_row<const C: usize>(ranks: &RankRows) -> [__m512i; C] {
-    let vectors: &[[u8; LANES]; C] = ranks.0.as_chunks().0.first_chunk().expect("two vectors");
-    // SAFETY: the ranks are aligned as vectors are.
-    vectors.each_ref().map(|bytes| unsafe { *bytes.as_ptr().cast::<__m512i>() })
+/// The ranks of the row that comes first.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_row<const C: usize>(ranks: &[u8]) -> [__m512i; C] {
+    let vectors: &[[u8; LANES]; C] = ranks.as_chunks().0.first_chunk().expect("whole vectors");
+    // SAFETY: as many bytes are read as a vector has.
+    vectors.each_ref().map(|bytes| unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) })
 }
 
 /// The bytes of a table of `N` vectors at `index`: at its low six bits, or seven when there are two vectors.
@@ -110,6 +117,39 @@ pub(super) fn places(ends: __m512i) -> __m512i {
     _mm512_sub_epi8(_mm512_andnot_si512(right, ends), one)
 }
 
+/// Places of the leaves where eight paths end: in the upper half, a byte each.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn eight_places(ends: __m128i) -> [u8; PATHS] {
+    let places = places(_mm512_castsi128_si512(_mm_unpackhi_epi64(ends, ends)));
+    _mm_cvtsi128_si64(_mm512_castsi512_si128(places)).to_le_bytes()
+}
+
+/// Follows `EIGHTS` times eight rows of `C` vectors in each tree.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+fn one_by_one<const W: usize, const C: usize, const EIGHTS: usize>(
+    jumps: &Jumps,
+    ranks: &RankRows,
+    trees: Range<usize>,
+    out: &mut [[u8; ROWS]],
+) {
+    for first in (0..EIGHTS * PATHS).step_by(PATHS) {
+        let mut rows = [[_mm512_setzero_si512(); C]; PATHS];
+        for (number, row) in rows.iter_mut().enumerate() {
+            // A vector may be longer than a row, which does not matter.
+            *row = load_row(&ranks.0[(first + number) * jumps.width..]);
+        }
+        for (tree, out) in trees.clone().zip(&mut *out) {
+            let tree = Tree::<W>::load(jumps, tree);
+            let mut ends = _mm_setzero_si128();
+            for row in rows {
+                ends = _mm_alignr_epi8::<1>(tree.end::<C>(row), ends);
+            }
+            out[first..first + PATHS].copy_from_slice(&eight_places(ends));
+        }
+    }
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
 fn trees<const W: usize, const C: usize>(
     jumps: &Jumps,
@@ -117,7 +157,7 @@ fn trees<const W: usize, const C: usize>(
     trees: Range<usize>,
     out: &mut [[u8; 1]],
 ) {
-    let row = load_row::<C>(ranks);
+    let row = load_row::<C>(&ranks.0);
     let last = trees.end - 1;
     for (first, out) in trees.step_by(PATHS).zip(out.chunks_mut(PATHS)) {
         let mut ends = _mm_setzero_si128();
@@ -125,9 +165,12 @@ fn trees<const W: usize, const C: usize>(
             let tree = Tree::<W>::load(jumps, tree.min(last));
             ends = _mm_alignr_epi8::<1>(tree.end::<C>(row), ends);
         }
-        let places = places(_mm512_castsi128_si512(_mm_unpackhi_epi64(ends, ends)));
-        let places = _mm_cvtsi128_si64(_mm512_castsi512_si128(places)).to_le_bytes();
+        let places = eight_places(ends);
         let out = out.as_flattened_mut();
-        out.copy_from_slice(&places[..out.len()]);
+        // All eight of them most of the time, which is one store.
+        match out.first_chunk_mut() {
+            Some(out) => *out = places,
+            None => out.copy_from_slice(&places[..out.len()]),
+        }
     }
 }

@@ -123,6 +123,29 @@ pub(super) struct SumSink<'a, S> {
     pub(super) add: Add<S>,
 }
 
+impl<S: Sum> SumSink<'_, S> {
+    /// Adds a stretch's places of at most `M` rows to their only sums, which stay in registers.
+    #[inline(always)]
+    fn add_rows<P: Copy + Into<u32>, const N: usize, const M: usize>(
+        &mut self,
+        tree: usize,
+        first: usize,
+        rows: usize,
+        places: &[[P; N]],
+        from: usize,
+    ) {
+        let out = &mut self.sums[first..first + rows];
+        let mut sums = [S::of(0.0); M];
+        sums[..rows].copy_from_slice(out);
+        for (&(start, _), places) in self.leaves.trees[tree..].iter().zip(places) {
+            for (sum, &place) in sums.iter_mut().zip(&places[from..from + M]) {
+                *sum += self.leaves.values[start + place.into() as usize];
+            }
+        }
+        out.copy_from_slice(&sums[..rows]);
+    }
+}
+
 impl<S: Sum> Sink for SumSink<'_, S> {
     fn take(&mut self, tree: usize, first: usize, places: &[u32]) {
         let (values, output) = self.leaves.tree(tree);
@@ -144,18 +167,12 @@ impl<S: Sum> Sink for SumSink<'_, S> {
         if self.sums.len() > self.rows || self.leaves.width > 1 {
             return one_by_one(self, tree, first, rows, places);
         }
-        // One output: the sums of a few rows stay in registers.
-        for (from, out) in self.sums[first..first + rows].chunks_mut(STRETCH_ROWS).enumerate() {
-            let from = from * STRETCH_ROWS;
-            let count = STRETCH_ROWS.min(N);
-            let mut sums = [S::of(0.0); STRETCH_ROWS];
-            sums[..out.len()].copy_from_slice(out);
-            for (&(start, _), places) in self.leaves.trees[tree..].iter().zip(places) {
-                for (sum, &place) in sums.iter_mut().zip(&places[from..from + count]) {
-                    *sum += self.leaves.values[start + place.into() as usize];
-                }
-            }
-            out.copy_from_slice(&sums[..out.len()]);
+        if N == 1 {
+            return self.add_rows::<P, N, 1>(tree, first, 1, places, 0);
+        }
+        for from in (0..rows).step_by(STRETCH_ROWS) {
+            let count = STRETCH_ROWS.min(rows - from);
+            self.add_rows::<P, N, STRETCH_ROWS>(tree, first + from, count, places, from);
         }
     }
 
