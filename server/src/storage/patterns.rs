@@ -6,6 +6,9 @@ pub(crate) fn wants(allow: &[String], ignore: &[String], path: &str) -> bool {
     (allow.is_empty() || matched(allow)) && !matched(ignore)
 }
 
+/// First and last characters.
+type Ranges = Vec<(char, char)>;
+
 /// One step of a pattern.
 enum Step {
     /// `*`
@@ -15,7 +18,7 @@ enum Step {
     /// A character.
     Exact(char),
     /// `[...]`: ranges, and whether they are those that do not match.
-    Set(Vec<(char, char)>, bool),
+    Set(Ranges, bool),
 }
 
 /// Whether the whole text matches. Takes time in proportion to both lengths multiplied.
@@ -74,7 +77,7 @@ fn steps(pattern: &str) -> Vec<Step> {
 }
 
 /// What follows a `[`, and how long it is with its `]`; `None` without one. A `]` at the beginning stands for itself.
-fn set(rest: &[char]) -> Option<(Vec<(char, char)>, bool, usize)> {
+fn set(rest: &[char]) -> Option<(Ranges, bool, usize)> {
     let negated = rest.first() == Some(&'!');
     let from = usize::from(negated);
     let end = rest.iter().skip(from + 1).position(|&c| c == ']')? + from + 1;
