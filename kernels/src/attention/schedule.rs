@@ -17,8 +17,9 @@ use crate::rows::Rows;
 /// scores of 32 rows and one tile of keys and values fill about a first-level cache.
 const MAX_ROWS: usize = 32;
 
-/// Multiplications below which a step stays on the calling thread: about a microsecond, a few forks and joins.
-const PARALLEL_WORK: usize = 32 * 1024;
+/// Multiplications below which a step stays on the calling thread: some microseconds, of which a fork and a join
+/// would save half and take one or two.
+const PARALLEL_WORK: usize = 128 * 1024;
 
 /// Splits of one step that may be kept apart for merging; beyond, jobs run their splits one after the other.
 const MAX_APART: usize = 1024;

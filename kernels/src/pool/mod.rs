@@ -114,9 +114,10 @@ impl ThreadPool {
             return (0..parts).for_each(|part| body(0, part));
         }
         assert!(parts < 1 << PART_BITS, "{parts} parts of one job");
+        let before = shared.done.0.load(Ordering::Relaxed);
         let ticket = shared.publish(parts, body);
-        shared.run_parts(ticket, 0);
-        shared.wait_until_done(parts);
+        let ran = shared.run_parts(ticket, 0);
+        shared.wait_until_done(before.wrapping_add(parts - ran));
         let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         shared.busy.store(false, Ordering::Release);
         if let Some(payload) = panic {
@@ -222,14 +223,13 @@ impl Ticket {
 
 /// What the caller and the workers share. Words that several threads write lie on cache lines of their own.
 struct Shared {
-    /// The current job and its parts: told to the workers.
-    published: CacheLine<AtomicU64>,
+    /// What the workers are told.
+    published: CacheLine<Published>,
     /// For each thread, how many of its parts were claimed; a word of an earlier job counts as none. A successful
-    /// exchange is the licence to read `body`.
+    /// exchange is the licence to read the job's body.
     claimed: Box<[CacheLine<AtomicU64>]>,
-    /// Parts that have ended.
+    /// Parts that workers have run, of all jobs together.
     done: CacheLine<AtomicUsize>,
-    body: UnsafeCell<Body>,
     busy: AtomicBool,
     stopped: AtomicBool,
     /// Workers that are parked or about to.
@@ -239,14 +239,21 @@ struct Shared {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
+/// A job, in one cache line: a core that shares no cache with the caller's fetches it once.
+struct Published {
+    /// Its number and its parts.
+    ticket: AtomicU64,
+    body: UnsafeCell<Body>,
+}
+
 #[repr(align(128))]
 struct CacheLine<T>(T);
 
-// SAFETY: `body` is written only by the thread that holds `busy`, while every part of the job before has ended and none
+// SAFETY: the body of `published` is written only by the thread that holds `busy`, while every part of the job before has ended and none
 // of the next can be claimed, and read only by threads that hold a claim; the claim follows a load that synchronises
 // with the publishing store. The rest is `Sync`.
 unsafe impl Sync for Shared {}
-// SAFETY: the pointer in `body` is used only as described for `Sync`; the closure it points to is
+// SAFETY: the pointer in `published` is used only as described for `Sync`; the closure it points to is
 // `Sync`.
 unsafe impl Send for Shared {}
 
@@ -254,10 +261,12 @@ impl Shared {
     fn new(threads: usize) -> Shared {
         let nothing: &'static (dyn Fn(usize, usize) + Sync) = &|_, _| {};
         Shared {
-            published: CacheLine(AtomicU64::new(0)),
+            published: CacheLine(Published {
+                ticket: AtomicU64::new(0),
+                body: UnsafeCell::new(nothing),
+            }),
             claimed: (0..threads).map(|_| CacheLine(AtomicU64::new(0))).collect(),
             done: CacheLine(AtomicUsize::new(0)),
-            body: UnsafeCell::new(nothing),
             busy: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             parked: AtomicUsize::new(0),
@@ -274,13 +283,13 @@ impl Shared {
         // claim.
         let body: Body =
             unsafe { std::mem::transmute::<*const (dyn Fn(usize, usize) + Sync + '_), Body>(body) };
-        self.done.0.store(0, Ordering::Relaxed);
+        let Published { ticket: published, body: published_body } = &self.published.0;
         // SAFETY: the previous job's parts have all ended and none of this one is claimable yet, so
         // no thread reads it.
-        unsafe { *self.body.get() = body };
-        let before = Ticket(self.published.0.load(Ordering::Relaxed));
+        unsafe { *published_body.get() = body };
+        let before = Ticket(published.load(Ordering::Relaxed));
         let ticket = Ticket::new(before.job() + 1, parts);
-        self.published.0.store(ticket.0, Ordering::Release);
+        published.store(ticket.0, Ordering::Release);
         // Pairs with the fence in `park`: either this thread sees the worker parked or the worker
         // sees the job.
         fence(Ordering::SeqCst);
@@ -296,16 +305,17 @@ impl Shared {
         ticket
     }
 
-    /// Runs parts of a job until none can be claimed: those of `thread`, then those of the threads after it.
-    fn run_parts(&self, ticket: Ticket, thread: usize) {
+    /// Runs parts of a job until none can be claimed: those of `thread`, then those of the threads after it. Returns
+    /// how many it ran.
+    fn run_parts(&self, ticket: Ticket, thread: usize) -> usize {
         let threads = self.claimed.len();
         let mut ran = 0;
         for owner in (thread..threads).chain(0..thread) {
             let range = part_range(ticket.parts(), threads, owner);
             while let Some(index) = self.claim(ticket, owner, range.len()) {
                 // SAFETY: this thread holds a claim, so the job is published and stays, with its closure, until
-                // the claim is counted in `done`.
-                let body = unsafe { &**self.body.get() };
+                // the claim is counted, in `done` or by the caller.
+                let body = unsafe { &**self.published.0.body.get() };
                 let part = range.start + index;
                 if let Err(payload) = catch_unwind(AssertUnwindSafe(|| body(thread, part))) {
                     let mut panic = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
@@ -314,9 +324,7 @@ impl Shared {
                 ran += 1;
             }
         }
-        if ran > 0 {
-            self.done.0.fetch_add(ran, Ordering::Release);
-        }
+        ran
     }
 
     /// Claims the next of the `count` parts of `owner`: its index among them. A claim succeeds only while the job
@@ -338,9 +346,10 @@ impl Shared {
         }
     }
 
-    fn wait_until_done(&self, parts: usize) {
+    /// Waits until the count of parts that workers have run is `target`.
+    fn wait_until_done(&self, target: usize) {
         let mut spins = 0;
-        while self.done.0.load(Ordering::Acquire) < parts {
+        while self.done.0.load(Ordering::Acquire) != target {
             if spins < SPINS_BEFORE_YIELD {
                 spins += 1;
                 std::hint::spin_loop();
@@ -355,9 +364,12 @@ impl Shared {
     fn work(&self, thread: usize) {
         let mut seen = Ticket(0);
         while !self.stopped.load(Ordering::Acquire) {
-            let ticket = Ticket(self.published.0.load(Ordering::Acquire));
+            let ticket = Ticket(self.published.0.ticket.load(Ordering::Acquire));
             if ticket != seen {
-                self.run_parts(ticket, thread);
+                let ran = self.run_parts(ticket, thread);
+                if ran > 0 {
+                    self.done.0.fetch_add(ran, Ordering::Release);
+                }
                 seen = ticket;
             } else if !self.spin(seen) {
                 self.park(seen);
@@ -393,7 +405,8 @@ impl Shared {
     }
 
     fn has_work(&self, seen: Ticket) -> bool {
-        self.published.0.load(Ordering::Relaxed) != seen.0 || self.stopped.load(Ordering::Relaxed)
+        let ticket = self.published.0.ticket.load(Ordering::Relaxed);
+        ticket != seen.0 || self.stopped.load(Ordering::Relaxed)
     }
 
     fn stop(&self) {
