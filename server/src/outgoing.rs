@@ -16,3 +16,11 @@ pub(crate) fn causes(error: &reqwest::Error) -> String {
     }
     if causes.is_empty() { error.to_string() } else { causes.join(": ") }
 }
+
+/// Whether an answer goes on at byte `start`.
+pub(crate) fn continues(answer: &reqwest::Response, start: u64) -> bool {
+    let range =
+        answer.headers().get(reqwest::header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    answer.status() == reqwest::StatusCode::PARTIAL_CONTENT
+        && range.is_some_and(|range| range.trim_start().starts_with(&format!("bytes {start}-")))
+}

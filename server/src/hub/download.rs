@@ -4,12 +4,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use reqwest::{Response, StatusCode, header};
+use reqwest::StatusCode;
 
 use super::cache::{RepositoryCache, is_name, make_parent};
 use super::client::{HubClient, TRIES};
 use super::files::RemoteFile;
 use super::{HubError, HubId};
+use crate::outgoing::continues;
 
 /// A content that is not complete yet, locked against other processes.
 struct Part {
@@ -145,13 +146,6 @@ impl Part {
         self.file.seek(SeekFrom::Start(0)).map_err(HubError::io(&self.path))?;
         Ok(())
     }
-}
-
-/// Whether an answer goes on at byte `start`.
-fn continues(answer: &Response, start: u64) -> bool {
-    let range = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    answer.status() == StatusCode::PARTIAL_CONTENT
-        && range.is_some_and(|range| range.trim_start().starts_with(&format!("bytes {start}-")))
 }
 
 /// Opens what there is of a content, waiting while another process downloads it.

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{RequestBuilder, Response, StatusCode, Url, redirect};
+use reqwest::{RequestBuilder, Response, Url, redirect};
 
 use super::{Body, Protocol, Remote, RemoteFile, Source, StorageError, StorageUri, client};
 use crate::config::StorageConfig;
+use crate::outgoing::continues;
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 10;
@@ -140,11 +141,4 @@ fn target(answer: &Response) -> Option<Url> {
     let location = answer.headers().get(header::LOCATION)?.to_str().ok()?;
     let target = answer.url().join(location).ok()?;
     matches!(target.scheme(), "http" | "https").then_some(target)
-}
-
-/// Whether an answer goes on at byte `start`.
-fn continues(answer: &Response, start: u64) -> bool {
-    let range = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    answer.status() == StatusCode::PARTIAL_CONTENT
-        && range.is_some_and(|range| range.trim_start().starts_with(&format!("bytes {start}-")))
 }
